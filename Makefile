@@ -1,0 +1,45 @@
+# amalia-edge: `make` lists what there is. Works with GNU make 3.81, which macOS ships.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.10 python3.14 python3; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then echo $$p; break; fi; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint type format wheel clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /	/' | while IFS='	' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+setup: $(READY)  ## make .venv and build llama-cpp-python for this machine
+
+$(READY): pyproject.toml constraints.txt edge/amalia_edge/build.py
+	@if [ -z "$(PYTHON)" ]; then echo "amalia: no Python 3.10 to 3.14 found; install one (Debian, Ubuntu: apt install python3)"; exit 2; fi
+	$(PYTHON) edge/amalia_edge/build.py --venv $(VENV) --project '.[dev]' --constraints constraints.txt $(SETUP)
+	@touch $(READY)
+
+demo: $(READY)  ## the whole line on the embedded model: convert, answer, measure
+	$(BIN)/python -m amalia_bench.demo
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint type test  ## what CI runs
+
+lint: $(READY)  ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(READY)  ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean:  ## remove .venv and what was built here; caches outside stay
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,315 @@
+"""The command line of this room: build a config, call one function, print; and the door that finds all the others'."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amalia_edge import __version__
+from amalia_edge.chat import Message
+from amalia_edge.console import as_text, emit, emit_failure, err, progress
+from amalia_edge.engine import Piece, Sequence
+from amalia_edge.errors import AmaliaError, ModelNotFound, UsageError
+from amalia_edge.model import LoadConfig, Model
+from amalia_edge.sampler import SamplingConfig
+from amalia_edge.store import find
+
+INTERRUPTED = 130
+HELP = """\
+/help    these lines
+/reset   forget the conversation
+/bye     leave (or Ctrl-D)
+Ctrl-C stops an answer; at the prompt it leaves."""
+
+
+class Door(click.Group):
+    """A group whose commands are entry points, so that no room imports another one's command line."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return sorted(point.name for point in entry_points(group="amalia.commands"))
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        for point in entry_points(group="amalia.commands"):
+            if point.name == name:
+                command = point.load()
+                assert isinstance(command, click.Command)
+                return command
+        return None
+
+
+@click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="amalia")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries say.")
+def door(verbose: bool) -> None:
+    """Run AMÁLIA, and models like it, on a machine you own: convert, run and measure, offline."""
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.CRITICAL, format="%(name)s: %(message)s")
+
+
+def main() -> None:
+    sys.exit(run_door(sys.argv[1:]))
+
+
+def run_door(words: list[str]) -> int:
+    """Run one command line; give its exit code. Only our own errors are caught: anything else is a bug."""
+    command = next((word for word in words if not word.startswith("-")), "amalia")
+    try:
+        return int(door.main(words, prog_name="amalia", standalone_mode=False) or 0)
+    except AmaliaError as error:
+        return _fail(command, error, words)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "amalia"
+        return _fail(command, UsageError(where, error.format_message(), f"see {where} --help"), words)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not complain
+        return 128 + signal.SIGPIPE
+
+
+def _fail(command: str, error: AmaliaError, words: list[str]) -> int:
+    if "--json" in words:
+        emit_failure(command, error)
+    else:
+        print(f"amalia: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Stack click options that several commands share."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+LOADING = (
+    click.option("-c", "--ctx-size", "context", type=int, envvar="LLAMA_ARG_CTX_SIZE", show_envvar=True, help="Context, tokens. [default: the model's, at most 8192]"),
+    click.option("-ngl", "--gpu-layers", "--n-gpu-layers", "gpu_layers", default=LoadConfig.gpu_layers, envvar="LLAMA_ARG_N_GPU_LAYERS", show_envvar=True, help="Layers on the GPU; -1: all."),
+    click.option("-t", "--threads", type=int, envvar="LLAMA_ARG_THREADS", show_envvar=True, help="Threads. [default: physical cores]"),
+    click.option("-b", "--batch-size", "batch", default=LoadConfig.batch, envvar="LLAMA_ARG_BATCH", show_default=True, show_envvar=True, help="Tokens in a batch."),
+    click.option("-ub", "--ubatch-size", "micro_batch", default=LoadConfig.micro_batch, envvar="LLAMA_ARG_UBATCH", show_default=True, show_envvar=True, help="Tokens computed at once."),
+    click.option("-ctk", "--cache-type-k", "cache_keys", default=LoadConfig.cache_keys, envvar="LLAMA_ARG_CACHE_TYPE_K", show_default=True, show_envvar=True, help="Type of the keys' cache."),
+    click.option("-ctv", "--cache-type-v", "cache_values", default=LoadConfig.cache_values, envvar="LLAMA_ARG_CACHE_TYPE_V", show_default=True, show_envvar=True, help="Type of the values' cache."),
+    click.option("-fa", "--flash-attn", "flash_attention", default=LoadConfig.flash_attention, envvar="LLAMA_ARG_FLASH_ATTN", show_default=True, show_envvar=True, help="Flash attention: on, off or auto."),
+    click.option("--mmap/--no-mmap", "mapped", default=LoadConfig.mapped, help="Map the file instead of reading it."),
+    click.option("--mlock", "locked", is_flag=True, help="Keep the weights out of swap."),
+)  # fmt: skip
+SAMPLING = (
+    click.option("-n", "--predict", "--n-predict", "limit", type=int, envvar="LLAMA_ARG_N_PREDICT", show_envvar=True, help="Tokens to generate at most; -1: no limit."),
+    click.option("--temp", "--temperature", "temperature", type=float, envvar="LLAMA_ARG_TEMPERATURE", show_envvar=True, help=f"Temperature; 0: always the likeliest token. [default: the model's, else {SamplingConfig.temperature}]"),
+    click.option("--top-k", type=int, envvar="LLAMA_ARG_TOP_K", show_envvar=True, help=f"Keep the k likeliest; 0: all. [default: the model's, else {SamplingConfig.top_k}]"),
+    click.option("--top-p", type=float, envvar="LLAMA_ARG_TOP_P", show_envvar=True, help=f"Keep the likeliest of this mass. [default: the model's, else {SamplingConfig.top_p}]"),
+    click.option("--min-p", type=float, envvar="LLAMA_ARG_MIN_P", show_envvar=True, help=f"Drop what is below this share of the likeliest. [default: the model's, else {SamplingConfig.min_p}]"),
+    click.option("-s", "--seed", type=int, help="Seed. [default: another one each time]"),
+)  # fmt: skip
+MODEL = click.option("-m", "--model", "model_option", envvar="LLAMA_ARG_MODEL", show_envvar=True, help="The model, if not given as MODEL.")
+SYSTEM = click.option("-sys", "--system-prompt", "system", help="System prompt; '' for none at all. [default: ours for AMÁLIA and fadinho, none for others]")  # fmt: skip
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+VERSION = click.version_option(__version__, prog_name="amalia")
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.argument("text", required=False)
+@MODEL
+@click.option("-p", "--prompt", help="The text, if not given as TEXT.")
+@click.option("--raw", is_flag=True, help="Continue the text instead of answering it.")
+@SYSTEM
+@with_options(*LOADING, *SAMPLING)
+@JSON
+@VERSION
+def run(
+    model: str | None, text: str | None, model_option: str | None, prompt: str | None, raw: bool, system: str | None, as_json: bool, **settings: Any
+) -> int:  # fmt: skip
+    """Answer TEXT once with MODEL; what is piped in is appended to the text.
+
+    MODEL is a GGUF file, a stored name (AMALIA-9B-0626-DPO:Q4_K_M) or fadinho.
+    """
+    name, words = _name_and_text(model, text, model_option, prompt)
+    words = _with_standard_input(words)
+    with opened(name, settings) as opened_model:
+        ids = opened_model.prompt(words) if raw else opened_model.conversation(_conversation(words, system))
+        sequence = opened_model.engine.submit(ids, _sampling(opened_model, settings))
+        answer = "".join(_shown(opened_model.engine.stream(sequence), quiet=as_json))
+        if as_json:
+            emit("run", {"text": answer, **_accounts(opened_model, sequence)})
+    return 0
+
+
+def _accounts(model: Model, sequence: Sequence) -> dict[str, Any]:
+    """Say what an answer took, under the names OpenAI's clients know where there are such."""
+    return {
+        "finish_reason": sequence.finish,
+        "seed": sequence.seed,
+        "usage": {"prompt_tokens": sequence.prompt_tokens, "completion_tokens": sequence.generated},
+        "prefill_s": round(sequence.prefill_s, 6),
+        "decode_tps": round(sequence.decode_tps, 2),
+        "model": {"name": model.header.name, "level": model.header.level, "path": str(model.header.path)},
+    }
+
+
+@click.command()
+@click.argument("model", required=False)
+@MODEL
+@SYSTEM
+@with_options(*LOADING, *SAMPLING)
+@JSON
+@VERSION
+def chat(model: str | None, model_option: str | None, system: str | None, as_json: bool, **settings: Any) -> int:
+    """Talk with MODEL; /help at the prompt says how."""
+    name, _ = _name_and_text(model, None, model_option, "")
+    with opened(name, settings) as opened_model:
+        sampling = _sampling(opened_model, settings)
+        start = _conversation(None, system)
+        messages = list(start)
+        for words in _asked(sys.stdin.isatty()):
+            if words in ("/bye", "/exit", "/quit"):
+                break
+            if words == "/help":
+                err.print(HELP)
+            elif words == "/reset":
+                messages = list(start)
+            elif words.startswith("/") and " " not in words:
+                err.print(f"{words}: not a command; /help lists them")
+            else:
+                _turn(opened_model, messages, words, sampling, quiet=as_json)
+        if as_json:
+            emit("chat", {"messages": messages})
+    return 0
+
+
+def _turn(model: Model, messages: list[Message], words: str, sampling: SamplingConfig, *, quiet: bool) -> None:
+    """Answer one turn; Ctrl-C ends the answer, which stays in the conversation as far as it came."""
+    messages.append({"role": "user", "content": words})
+    said: list[str] = []
+    try:
+        for text in _shown(model.chat(messages, sampling), quiet=quiet):
+            said.append(text)
+    except KeyboardInterrupt:
+        print(flush=True)
+    except AmaliaError:
+        messages.pop()
+        raise
+    messages.append({"role": "assistant", "content": "".join(said)})
+
+
+def _asked(by_a_person: bool) -> Iterator[str]:
+    """Give each line that is asked, until the end of input."""
+    if by_a_person:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # arrow keys and history at the prompt
+        err.print("Pergunta à vontade. /help ajuda, /bye ou Ctrl-D termina.", style="dim")
+    while True:
+        try:
+            line = input("> " if by_a_person else "").strip()
+        except EOFError:
+            if by_a_person:
+                print(file=sys.stderr)
+            return
+        if line:
+            yield line
+
+
+def _shown(pieces: Iterator[Piece], *, quiet: bool) -> Iterator[str]:
+    """Print pieces as they come, and pass their texts on."""
+    for piece in pieces:
+        if piece.text and not quiet:
+            print(piece.text, end="", flush=True)
+        yield piece.text
+    if not quiet:
+        print(flush=True)
+
+
+@contextlib.contextmanager
+def opened(name: str, settings: dict[str, Any]) -> Iterator[Model]:
+    """Find and open a model with the command line's settings, under a progress bar."""
+    names = LoadConfig.__dataclass_fields__
+    config = LoadConfig(**{name: value for name, value in settings.items() if name in names})
+    path = find(name)
+    size = path.stat().st_size if path.is_file() else 0
+    shown = 0.0
+    with progress("loading", size) as bar:
+
+        def advance(share: float) -> None:
+            nonlocal shown
+            bar.advance((share - shown) * size)
+            shown = share
+
+        model = Model.open(path, config, advance)
+    with model:
+        yield model
+
+
+def _sampling(model: Model, settings: dict[str, Any]) -> SamplingConfig:
+    """Take each setting from the command line, else from the model's metadata, else from the defaults."""
+    names = SamplingConfig.__dataclass_fields__
+    told = {name: settings[name] for name in names if settings.get(name) is not None}
+    if told.get("limit", 0) < 0:
+        del told["limit"]
+    return SamplingConfig(**{**{name: getattr(model.sampling, name) for name in names}, **told})
+
+
+def _name_and_text(model: str | None, text: str | None, model_option: str | None, prompt: str | None) -> tuple[str, str]:
+    """Sort out `run MODEL TEXT`, `run -m MODEL TEXT` and `run -m MODEL -p TEXT`."""
+    if model_option and model is not None and text is None and prompt is None:
+        return model_option, model
+    name = model_option if model_option and model is None else model
+    if not name:
+        raise ModelNotFound("MODEL", "none given", "give a GGUF file, a stored name, or fadinho")
+    return name, (text if text is not None else prompt) or ""
+
+
+def _with_standard_input(words: str) -> str:
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().strip()
+    whole = "\n\n".join(part for part in (words, piped) if part)
+    if not whole:
+        raise UsageError("TEXT", "none given", 'say what to answer: amalia run MODEL "Olá!"')
+    return whole
+
+
+def _conversation(words: str | None, system: str | None) -> list[Message]:
+    start: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    return start if words is None else [*start, {"role": "user", "content": words}]
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def setup(words: tuple[str, ...]) -> int:
+    """Build llama-cpp-python for this machine (amalia setup --help lists the choices)."""
+    from amalia_edge import build
+
+    return build.main(list(words))
+
+
+@click.command()
+@click.option("--record", "record_file", type=click.Path(path_type=Path), help="Write this machine's description to FILE (.tar.gz), without names or serial numbers.")  # fmt: skip
+@JSON
+@VERSION
+def doctor(record_file: Path | None, as_json: bool) -> int:
+    """Say what this machine is, what was built for it, and what could go wrong."""
+    from amalia_edge import device
+
+    if record_file is not None:
+        written = device.record(record_file)
+        emit("doctor", {"recorded": str(written)}) if as_json else print(f"recorded: {written}")
+        return 0
+    diagnosis = device.examine()
+    if as_json:
+        emit("doctor", diagnosis.as_dict())
+        return 0
+    print(as_text(diagnosis.lines()))
+    for hazard in diagnosis.hazards:
+        print(f"\n! {hazard}")
+    return 0

@@ -1,0 +1,62 @@
+"""What a person or a machine sees: results on standard output, everything else on standard error."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from amalia_edge.errors import AmaliaError
+
+SCHEMA = 1  # of every JSON object we print
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def emit(command: str, result: Any) -> None:
+    """Print a command's result for a machine."""
+    print(json.dumps({"schema": SCHEMA, "command": command, "result": result}, ensure_ascii=False), flush=True)
+
+
+def emit_failure(command: str, error: AmaliaError) -> None:
+    what = {"code": error.code, "where": error.where, "found": error.found, "advice": error.advice}
+    print(json.dumps({"schema": SCHEMA, "command": command, "error": what}, ensure_ascii=False), flush=True)
+
+
+class Bar:
+    """A count that a person may be watching."""
+
+    def __init__(self, progress: Progress | None, task: Any = None) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, amount: float) -> None:
+        if self._progress is not None:
+            self._progress.advance(self._task, amount)
+
+
+@contextmanager
+def progress(description: str, total: float, *, in_bytes: bool = True) -> Iterator[Bar]:
+    """Show a bar on standard error while the block runs; nothing when nobody watches."""
+    if not sys.stderr.isatty():
+        yield Bar(None)
+        return
+    columns = [DownloadColumn(binary_units=False), TransferSpeedColumn()] if in_bytes else []
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn(), console=err, transient=True
+    ) as bars:
+        yield Bar(bars, bars.add_task(description, total=total))
+
+
+def megabytes(nbytes: float) -> str:
+    """Give a size as people say it: 15.2 MB, 5.58 GB."""
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+
+
+def as_text(values: Mapping[str, Any]) -> str:
+    """Lay out names and values in two columns, 80 wide."""
+    width = max(map(len, values), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in values.items())

@@ -1,0 +1,124 @@
+"""A model file, opened: weights, vocabulary, and the settings it runs with."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from amalia_edge import native
+from amalia_edge.chat import Message, encode, with_system
+from amalia_edge.device import usable_cores
+from amalia_edge.engine import Engine, Piece
+from amalia_edge.errors import UsageError
+from amalia_edge.gguf import Header, read_header
+from amalia_edge.sampler import SamplingConfig
+from amalia_edge.vocab import Vocabulary
+
+LARGEST_DEFAULT_CONTEXT = 8192
+EVERY_LAYER = -1
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """How to load a model; None lets the machine and the model decide."""
+
+    context: int | None = None  # tokens; the smaller of 8192 and what the model was trained for
+    gpu_layers: int = EVERY_LAYER
+    threads: int | None = None  # physical cores this process may use
+    batch: int = 2048
+    micro_batch: int = 512
+    cache_keys: str = "f16"
+    cache_values: str = "f16"
+    flash_attention: str = "auto"
+    mapped: bool = True
+    locked: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("context", "threads", "batch", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(name, f"{value}", "give a number above zero")
+        for name in ("cache_keys", "cache_values"):
+            if getattr(self, name) not in native.CACHE_TYPES:
+                raise UsageError(name, f"{getattr(self, name)!r}", "one of " + ", ".join(native.CACHE_TYPES))
+        if self.flash_attention not in native.FLASH_ATTENTION:
+            raise UsageError("flash_attention", f"{self.flash_attention!r}", "one of on, off, auto")
+
+
+class Model:
+    """Weights and vocabulary in memory; open with `with Model.open(path) as model`."""
+
+    def __init__(self, header: Header, config: LoadConfig, pointer: Any) -> None:
+        self.header, self.config, self.pointer = header, config, pointer
+        self.vocabulary = Vocabulary(pointer)
+        self._engine: Engine | None = None
+
+    @classmethod
+    def open(
+        cls, path: str | Path, config: LoadConfig | None = None, progress: Callable[[float], None] | None = None
+    ) -> "Model":
+        """Check the file's header, then let libllama load it; `progress` hears of the share that is loaded."""
+        config = config or LoadConfig()
+        header = read_header(Path(path))
+        return cls(header, config, native.open_model(header.path, config, progress))
+
+    @property
+    def context(self) -> int:
+        """Give the context this model will run with, in tokens."""
+        trained = self.header.trained_context or LARGEST_DEFAULT_CONTEXT
+        return self.config.context or min(LARGEST_DEFAULT_CONTEXT, trained)
+
+    @property
+    def threads(self) -> int:
+        return self.config.threads or usable_cores()
+
+    @property
+    def engine(self) -> Engine:
+        """Give this model's own engine, made at first use."""
+        if self._engine is None:
+            self._engine = Engine(self)
+        return self._engine
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """Give the sampling the model's makers recommend in its metadata, else the defaults."""
+        names = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+        told = {ours: self.header.metadata.get(f"general.sampling.{theirs}") for ours, theirs in names.items()}
+        return SamplingConfig(**{name: value for name, value in told.items() if isinstance(value, (int, float))})
+
+    def chat(self, messages: Sequence[Message], sampling: SamplingConfig | None = None) -> Iterator[Piece]:
+        """Answer a conversation, piece by piece; the model's default system prompt is used unless it brings one."""
+        return self.complete(self.conversation(messages), sampling)
+
+    def conversation(self, messages: Sequence[Message]) -> list[int]:
+        """Give a conversation's ids, ready for the answer, with the default system prompt where one is due."""
+        template = self.header.metadata.get("tokenizer.chat_template")
+        return encode(with_system(messages, self.header), template, self.vocabulary)
+
+    def complete(self, ids: Sequence[int], sampling: SamplingConfig | None = None) -> Iterator[Piece]:
+        """Go on from ids as they are, piece by piece."""
+        sequence = self.engine.submit(ids, sampling or self.sampling)
+        return self.engine.stream(sequence)
+
+    def prompt(self, text: str) -> list[int]:
+        """Give a plain text's ids, after BOS where the vocabulary wants one."""
+        begin = [self.vocabulary.begin] if self.vocabulary.adds_begin else []
+        ids = begin + self.vocabulary.encode(text)
+        if not ids:
+            raise UsageError("prompt", "empty", "give a text to go on from")
+        return ids
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        if self.pointer is not None:
+            native.library().llama_model_free(self.pointer)
+            self.pointer = None
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,355 @@
+"""The gate to libllama and libggml: the only file that imports llama_cpp, and where C's abbreviations stop.
+
+Nothing is loaded before the first call of `library()`. Every return code is checked here; libllama's log goes to
+`logging` under `amalia.native`, and its last complaints end up in our error messages.
+"""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import json
+import logging
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amalia_edge.build import VERSION
+from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing, ModelCorrupt
+
+log = logging.getLogger("amalia.native")
+complaints: deque[str] = deque(maxlen=4)  # what libllama last warned of; the reason behind a null pointer
+
+CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}  # enum ggml_type
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
+LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}  # enum ggml_log_level
+DEVICE_KINDS = ("cpu", "gpu", "integrated-gpu", "accelerator", "meta")  # enum ggml_backend_dev_type
+DECODE_CODES = {1: "no room left in the context", 2: "aborted", -1: "an invalid batch"}
+MAX_THREADS = 512  # GGML_MAX_N_THREADS
+
+
+class ThreadpoolParameters(ctypes.Structure):
+    _fields_ = (
+        ("cpumask", ctypes.c_bool * MAX_THREADS),
+        ("n_threads", ctypes.c_int),
+        ("priority", ctypes.c_int),
+        ("poll", ctypes.c_uint32),
+        ("strict_cpu", ctypes.c_bool),
+        ("paused", ctypes.c_bool),
+    )
+
+
+@dataclass(frozen=True)
+class BackendDevice:
+    """One device as libllama sees it."""
+
+    name: str
+    description: str
+    kind: str
+    memory_total: int
+    memory_free: int
+
+
+@lru_cache(maxsize=1)
+def library() -> Any:
+    """Load libllama through its bindings, once, after checking that it is the version we know."""
+    try:
+        found = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        raise LibraryMissing("llama-cpp-python", "not installed", "run: amalia setup") from None
+    if found != VERSION:
+        raise LibraryMissing("llama-cpp-python", f"version {found}, wanted {VERSION}", "run: amalia setup")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import llama_cpp.llama_cpp as bindings
+    except (ImportError, OSError, RuntimeError, FileNotFoundError, AttributeError) as problem:
+        raise LibraryMissing("llama-cpp-python", f"does not load ({problem})", "run: amalia setup --rebuild") from None
+    _check_layouts(bindings)
+    _declare(bindings)
+    bindings.llama_log_set(_on_log, ctypes.c_void_p(0))
+    bindings.llama_backend_init()
+    _load_cpu_variant(bindings)
+    return bindings
+
+
+def _check_layouts(bindings: Any) -> None:
+    """Compare each struct with the library's own defaults: a layout that drifted reads nonsense here, not later."""
+    model, context = bindings.llama_model_default_params(), bindings.llama_context_default_params()
+    chain, quantize = bindings.llama_sampler_chain_default_params(), bindings.llama_model_quantize_default_params()
+    sound = {
+        "llama_model_params": model.use_extra_bufts and not model.vocab_only and not model.no_alloc,
+        "llama_context_params": (context.n_ctx, context.n_batch, context.n_ubatch) == (512, 2048, 512)
+        and context.type_k == context.type_v == CACHE_TYPES["f16"]
+        and context.offload_kqv
+        and not context.embeddings,
+        "llama_sampler_chain_params": isinstance(chain.no_perf, bool),
+        "llama_model_quantize_params": quantize.nthread == 0 and not quantize.pure and not quantize.dry_run,
+    }
+    for name, good in sound.items():
+        if not good:
+            raise LibraryMissing(f"llama-cpp-python: {name}", "layout differs from its bindings", "run: amalia setup --rebuild")
+
+
+def _declare(bindings: Any) -> None:
+    """Bind what llama_cpp leaves out, through libllama's handle: opening libggml by name would load a second copy."""
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
+    declarations: dict[str, tuple[Any, list[Any]]] = {
+        "llama_attach_threadpool": (None, [pointer, pointer, pointer]),
+        "llama_detach_threadpool": (None, [pointer]),
+        "ggml_threadpool_params_default": (ThreadpoolParameters, [ctypes.c_int]),
+        "ggml_quantize_chunk": (size, [ctypes.c_int, pointer, pointer, number, number, number, pointer]),
+        "ggml_row_size": (size, [ctypes.c_int, number]),
+        "ggml_backend_dev_count": (size, []),
+        "ggml_backend_dev_get": (pointer, [size]),
+        "ggml_backend_dev_name": (ctypes.c_char_p, [pointer]),
+        "ggml_backend_dev_description": (ctypes.c_char_p, [pointer]),
+        "ggml_backend_dev_type": (ctypes.c_int, [pointer]),
+        "ggml_backend_dev_memory": (None, [pointer, ctypes.POINTER(size), ctypes.POINTER(size)]),
+        "ggml_backend_dev_by_type": (pointer, [ctypes.c_int]),
+        "ggml_backend_dev_backend_reg": (pointer, [pointer]),
+        "ggml_backend_reg_get_proc_address": (pointer, [pointer, ctypes.c_char_p]),
+        "ggml_backend_load": (pointer, [ctypes.c_char_p]),
+    }
+    handle = bindings._lib
+    for name, (result, arguments) in declarations.items():
+        function = getattr(handle, name)
+        function.restype, function.argtypes = result, arguments
+
+
+def _load_cpu_variant(bindings: Any) -> None:
+    """In a portable build, load the best CPU variant by its explicit path; ggml's own search would run planted files."""
+    handle = bindings._lib
+    if handle.ggml_backend_dev_by_type(0):
+        return
+    scores = {}
+    for path in sorted(library_folder().glob("libggml-cpu-*")):
+        try:
+            scores[path] = int(ctypes.CDLL(str(path)).ggml_backend_score())
+        except (OSError, AttributeError):
+            continue
+    best = max(scores, key=lambda path: scores[path], default=None)
+    if best is None or scores[best] == 0 or not handle.ggml_backend_load(str(best).encode()):
+        raise LibraryMissing("llama-cpp-python", "no CPU variant for this machine", "run: amalia setup --rebuild")
+
+
+def library_folder() -> Path:
+    """Give the folder of the shared libraries, without loading them."""
+    import importlib.util
+
+    found = importlib.util.find_spec("llama_cpp")
+    if found is None or found.origin is None:
+        raise LibraryMissing("llama-cpp-python", "not installed", "run: amalia setup")
+    return Path(found.origin).parent / "lib"
+
+
+def build_record() -> dict[str, Any]:
+    """Give what `amalia setup` recorded beside the libraries: flags, compiler, reasons; empty if somebody else built."""
+    try:
+        record = json.loads((library_folder() / "build.json").read_text("utf-8"))
+    except (LibraryMissing, OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def system_information() -> str:
+    """Give libllama's line of CPU features that are really compiled in."""
+    return str(library().llama_print_system_info().decode("utf-8", "replace")).strip()
+
+
+def devices() -> list[BackendDevice]:
+    handle = library()._lib
+    found = []
+    for index in range(handle.ggml_backend_dev_count()):
+        device = handle.ggml_backend_dev_get(index)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        handle.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        found.append(
+            BackendDevice(
+                handle.ggml_backend_dev_name(device).decode("utf-8", "replace"),
+                handle.ggml_backend_dev_description(device).decode("utf-8", "replace").strip(),
+                DEVICE_KINDS[handle.ggml_backend_dev_type(device)],
+                total.value,
+                free.value,
+            )
+        )
+    return found
+
+
+def quantize_rows(
+    kind: int, rows: NDArray[np.float32], importance: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]:
+    """Quantize rows of f32 into blocks of ggml type `kind`, with the bytes llama-quantize writes; releases the GIL."""
+    handle = library()._lib
+    rows = np.ascontiguousarray(rows, np.float32)
+    count, columns = rows.shape
+    blocks = np.empty((count, handle.ggml_row_size(kind, columns)), np.uint8)
+    weights = None if importance is None else np.ascontiguousarray(importance, np.float32).ctypes.data
+    written = handle.ggml_quantize_chunk(kind, rows.ctypes.data, blocks.ctypes.data, 0, count, columns, weights)
+    if written != blocks.nbytes:
+        raise ModelCorrupt("ggml_quantize_chunk", f"wrote {written} bytes, wanted {blocks.nbytes}", "report this")
+    return blocks
+
+
+class Threadpool:
+    """Threads that wait between decodes instead of being started at each one."""
+
+    def __init__(self, threads: int) -> None:
+        handle = library()._lib
+        self._new = self._function("ggml_threadpool_new", ctypes.c_void_p, ctypes.POINTER(ThreadpoolParameters))
+        self._free = self._function("ggml_threadpool_free", None, ctypes.c_void_p)
+        parameters = handle.ggml_threadpool_params_default(threads)
+        self.pointer: int | None = self._new(ctypes.byref(parameters))
+
+    @staticmethod
+    def _function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+        """Ask the CPU backend itself for a function: right whether it is linked in or was loaded by path."""
+        handle = library()._lib
+        register = handle.ggml_backend_dev_backend_reg(handle.ggml_backend_dev_by_type(0))
+        address = handle.ggml_backend_reg_get_proc_address(register, name.encode())
+        if not address:
+            raise LibraryMissing(name, "not in this build of libggml", "run: amalia setup --rebuild")
+        return ctypes.CFUNCTYPE(result, *arguments)(address)
+
+    def attach(self, context: Any) -> None:
+        library()._lib.llama_attach_threadpool(context, self.pointer, self.pointer)
+
+    def close(self) -> None:
+        if self.pointer:
+            self._free(self.pointer)
+            self.pointer = None
+
+
+def open_model(path: Path, config: "ModelSettings", progress: Callable[[float], None] | None = None) -> Any:
+    """Load a model file; its header must have been checked before."""
+    bindings = library()
+    parameters = bindings.llama_model_default_params()
+    parameters.n_gpu_layers = config.gpu_layers
+    modes = {
+        (False, False): bindings.LLAMA_LOAD_MODE_NONE,
+        (True, False): bindings.LLAMA_LOAD_MODE_MMAP,
+        (False, True): bindings.LLAMA_LOAD_MODE_MLOCK,
+        (True, True): bindings.LLAMA_LOAD_MODE_MMAP_MLOCK,
+    }
+    parameters.load_mode = modes[config.mapped, config.locked]
+
+    def on_progress(share: float, _data: Any) -> bool:
+        if progress is not None:
+            progress(share)
+        return True
+
+    callback = bindings.llama_progress_callback(on_progress)
+    parameters.progress_callback = callback
+    with reasons() as why:
+        pointer = bindings.llama_model_load_from_file(str(path).encode(), parameters)
+        if not pointer:
+            raise ModelCorrupt(path.name, f"libllama refuses it: {why()}", "convert or download it again")
+    return pointer
+
+
+class ModelSettings(Protocol):
+    """What of a LoadConfig concerns the weights."""
+
+    @property
+    def gpu_layers(self) -> int: ...
+    @property
+    def mapped(self) -> bool: ...
+    @property
+    def locked(self) -> bool: ...
+
+
+class ContextSettings(Protocol):
+    """What of a LoadConfig concerns a context."""
+
+    @property
+    def batch(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...
+    @property
+    def cache_keys(self) -> str: ...
+    @property
+    def cache_values(self) -> str: ...
+    @property
+    def flash_attention(self) -> str: ...
+
+
+class Context:
+    """One llama context with its batch and its threads; `decode` is all that happens for a token."""
+
+    def __init__(self, model: Any, size: int, threads: int, config: ContextSettings) -> None:
+        bindings = self._library = library()
+        parameters = bindings.llama_context_default_params()
+        parameters.n_ctx, parameters.n_seq_max, parameters.kv_unified = size, 1, False
+        self._room = min(config.batch, size)
+        parameters.n_batch, parameters.n_ubatch = self._room, min(config.micro_batch, self._room)
+        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.type_k, parameters.type_v = CACHE_TYPES[config.cache_keys], CACHE_TYPES[config.cache_values]
+        parameters.flash_attn_type = FLASH_ATTENTION[config.flash_attention]
+        parameters.no_perf = True
+        with reasons() as why:
+            self.pointer = bindings.llama_init_from_model(model, parameters)
+            if not self.pointer:
+                raise DoesNotFit("context", f"{size} tokens: {why()}", "load with a smaller --ctx-size, or an f16 cache")
+        self._threads = Threadpool(threads)
+        self._threads.attach(self.pointer)
+        self._memory = bindings.llama_get_memory(self.pointer)
+        self._batch = bindings.llama_batch_init(self._room, 0, 1)
+        as_array = np.ctypeslib.as_array
+        self._tokens = as_array(self._batch.token, (self._room,))
+        self._positions = as_array(self._batch.pos, (self._room,))
+        self._outputs = as_array(self._batch.logits, (self._room,))
+        as_array(self._batch.n_seq_id, (self._room,))[:] = 1
+        for index in range(self._room):
+            self._batch.seq_id[index][0] = 0
+
+    def decode(self, ids: list[int], start: int) -> None:
+        """Read ids at the positions from `start` on; the logits after the last one are kept."""
+        count = self._batch.n_tokens = len(ids)
+        if count == 1:
+            self._tokens[0], self._positions[0] = ids[0], start
+        else:
+            self._tokens[:count] = ids
+            self._positions[:count] = np.arange(start, start + count)
+            self._outputs[: count - 1] = 0
+        self._outputs[count - 1] = 1
+        code = self._library.llama_decode(self.pointer, self._batch)
+        if code:
+            raise DecodeError("llama_decode", DECODE_CODES.get(code, f"code {code}"), "start the answer again")
+
+    def truncate(self, keep: int) -> bool:
+        """Forget all positions from `keep` on; False where this kind of model cannot forget a part."""
+        return bool(self._library.llama_memory_seq_rm(self._memory, 0, keep, -1))
+
+    def close(self) -> None:
+        if self.pointer is not None:
+            self._library.llama_batch_free(self._batch)
+            self._library.llama_free(self.pointer)
+            self._threads.close()
+            self.pointer = None
+
+
+@contextlib.contextmanager
+def reasons() -> Iterator[Callable[[], str]]:
+    """Collect what libllama complains of inside the block, to say why a call gave a null pointer."""
+    complaints.clear()
+    yield lambda: "; ".join(complaints) or "libllama gave no reason"
+
+
+def _on_message(level: int, message: bytes, _data: Any) -> None:
+    if sys.is_finalizing():
+        return
+    text = message.decode("utf-8", "replace").strip(" .\n")
+    if text and level in LOG_LEVELS:
+        log.log(LOG_LEVELS[level], text)
+        if level == 4:
+            complaints.append(text)
+
+
+_on_log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_on_message)
