@@ -101,7 +101,7 @@ def render(template: str, messages: Sequence[Message], begin: str, end: str) -> 
             length += len(piece)
             if length > LONGEST_RENDERING:
                 raise ModelUnsupported("chat template", f"renders more than {LONGEST_RENDERING:,} characters", "use --raw")
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError, OverflowError) as problem:
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError, ArithmeticError) as problem:
         raise ModelUnsupported("chat template", str(problem) or type(problem).__name__, "use amalia run --raw") from None
     return "".join(pieces)
 

@@ -210,7 +210,7 @@ def _asked(by_a_person: bool) -> Iterator[str]:
     if by_a_person:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # arrow keys and history at the prompt
-        err.print("Pergunta à vontade. /help ajuda, /bye ou Ctrl-D termina.", style="dim")
+        err.print("Ask away. /help helps, /bye or Ctrl-D leaves.", style="dim")
     while True:
         try:
             line = input("> " if by_a_person else "").strip()
@@ -286,6 +286,7 @@ def _conversation(words: str | None, system: str | None) -> list[Message]:
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@VERSION
 def setup(words: tuple[str, ...]) -> int:
     """Build llama-cpp-python for this machine (amalia setup --help lists the choices)."""
     from amalia_edge import build

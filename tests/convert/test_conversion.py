@@ -1,0 +1,176 @@
+"""A checkpoint becomes the bytes llama.cpp makes of it, whole or not at all."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gguf
+import pytest
+from amalia_convert.conversion import ConvertConfig, convert
+from amalia_convert.levels import LEVELS
+from amalia_convert.receipt import read_receipt
+from amalia_edge.errors import AmaliaError, ConvertError, UsageError
+from checkpoints import Tiny, write_checkpoint, write_json
+
+from .conftest import Converted
+from .oracle import quantize_file
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_whole_file_is_llama_quantize_s(converted: Converted, level: str, tmp_path: Path) -> None:
+    """Bytes of metadata and tensors; llama-quantize runs on our own GGUF of the checkpoint's precision."""
+    quantize_file(converted.path(converted.tiny.dtype), tmp_path / "theirs.gguf", LEVELS[level].file_type)
+    ours, theirs = converted.path(level), tmp_path / "theirs.gguf"
+    if ours.read_bytes() != theirs.read_bytes():
+        pairs = zip(gguf.GGUFReader(ours).tensors, gguf.GGUFReader(theirs).tensors, strict=True)
+        different = [
+            (one.name, one.tensor_type.name, two.tensor_type.name)
+            for one, two in pairs
+            if one.tensor_type != two.tensor_type or one.data.tobytes() != two.data.tobytes()
+        ]
+        pytest.fail(f"tensors that differ: {different or 'none, the header does'}")
+
+
+def test_the_checkpoint_s_own_precision_is_copied_bit_for_bit(converted: Converted) -> None:
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(converted.path(converted.tiny.dtype)).tensors}
+    stored = (converted.folder / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(stored[:8], "little")
+    entry = json.loads(stored[8:start])["model.layers.0.mlp.up_proj.weight"]
+    begin, end = entry["data_offsets"]
+    assert tensors["blk.0.ffn_up.weight"].data.tobytes() == stored[start + begin : start + end]
+
+
+def test_the_hyper_parameters_are_the_configuration_s(converted: Converted) -> None:
+    tiny, reader = converted.tiny, gguf.GGUFReader(converted.path("Q4_K_M"))
+    wanted = {
+        "general.architecture": "llama", "general.name": "Azulejo", "general.file_type": 15,
+        "general.quantization_version": 2, "llama.block_count": tiny.layers, "llama.context_length": 512,
+        "llama.embedding_length": tiny.hidden, "llama.feed_forward_length": tiny.feed_forward,
+        "llama.attention.head_count": tiny.heads, "llama.attention.head_count_kv": tiny.heads_kv,
+        "llama.rope.dimension_count": tiny.head_dim, "llama.rope.freq_base": 1e6,
+        "llama.vocab_size": tiny.vocabulary, "tokenizer.ggml.model": "llama",
+    }  # fmt: skip
+    assert {key: reader.fields[key].contents() for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_and_company_do_not_change_the_bytes(converted: Converted, tmp_path: Path, threads: int) -> None:
+    (receipt,) = convert(ConvertConfig(str(converted.folder), ("Q4_K_M",), tmp_path, threads=threads))
+    assert receipt.sha256 == converted.receipts["Q4_K_M"].sha256
+
+
+def test_the_receipt_tells_the_truth(converted: Converted) -> None:
+    for level, receipt in converted.receipts.items():
+        content = converted.path(level).read_bytes()
+        assert receipt.sha256 == hashlib.sha256(content).hexdigest() and receipt.nbytes == len(content)
+        assert read_receipt(converted.path(level)) == receipt
+    sources = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in converted.folder.iterdir()}
+    assert converted.receipts["Q8_0"].files == sources
+    assert 8.5 <= converted.receipts["Q8_0"].bits_per_weight < 10
+
+
+def test_only_files_and_receipts_are_left(converted: Converted) -> None:
+    names = {path.name for path in converted.out.iterdir()}
+    outputs = {receipt.output for receipt in converted.receipts.values()}
+    assert names == outputs | {f"{name}.receipt.json" for name in outputs}
+
+
+def test_f32_weights_are_quantized_from_f32(tmp_path: Path) -> None:
+    tiny = Tiny(layers=2, heads_kv=2, dtype="F32")
+    folder = write_checkpoint(tmp_path / "exact", tiny)
+    convert(ConvertConfig(str(folder), ("F32", "Q4_K_M", "BF16"), tmp_path))
+    for level in ("Q4_K_M", "BF16"):
+        quantize_file(tmp_path / "exact-F32.gguf", tmp_path / "theirs.gguf", LEVELS[level].file_type)
+        assert (tmp_path / f"exact-{level}.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
+
+
+def test_a_file_that_is_there_is_replaced_only_on_request(checkpoint: Path, tmp_path: Path) -> None:
+    config = ConvertConfig(str(checkpoint), ("Q8_0",), tmp_path)
+    convert(config)
+    with pytest.raises(UsageError, match=r"already there; --force"):
+        convert(config)
+    convert(ConvertConfig(str(checkpoint), ("Q8_0",), tmp_path, replace=True))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), 6),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64), 3),
+        (lambda folder: (folder / "model.safetensors").write_bytes(bytes(4)), 6),
+        (lambda folder: write_json(folder / "config.json", {"architectures": ["Other"]}), 3),
+        (lambda folder: (folder / "tokenizer.model").unlink(), 6),
+    ],
+    ids=["no config", "broken header", "cut", "unknown architecture", "no tokenizer"],
+)
+def test_a_bad_checkpoint_is_refused_and_nothing_is_left(checkpoint: Path, tmp_path: Path, spoil, code) -> None:  # type: ignore[no-untyped-def]
+    spoil(checkpoint)
+    with pytest.raises(AmaliaError) as caught:
+        convert(ConvertConfig(str(checkpoint), out=tmp_path / "out"))
+    assert caught.value.exit_code == code and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_nobody_may_write_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConvertError):
+        convert(ConvertConfig(str(checkpoint), out=Path("/proc/nobody/may/write")))
+
+
+CHILD = """
+import sys, time
+import amalia_convert.quantize as quantize
+from amalia_convert.conversion import ConvertConfig, convert
+from amalia_edge.errors import AmaliaError
+{first}
+try:
+    convert(ConvertConfig(sys.argv[1], ("Q8_0", "F16"), sys.argv[2] and __import__("pathlib").Path(sys.argv[2])))
+except AmaliaError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def start(first: str, checkpoint: Path, out: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", CHILD.format(first=first), str(checkpoint), str(out)]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths})
+
+
+def test_a_disk_that_fills_up_half_way_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    # A limit on the size of files stands in for the disk: it strikes in the middle of a write, and needs no rights.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    with start(limit, checkpoint, tmp_path / "out") as child:
+        said, _ = child.communicate(timeout=60)
+    assert child.returncode == 6 and said.count("\n") == 1 and "larger than may be written" in said
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_killed_conversion_leaves_no_file_and_the_next_one_tidies_up(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with start("quantize.quantize_rows = lambda *_: time.sleep(600)", checkpoint, out) as child:
+        deadline = time.monotonic() + 60
+        while not list(out.glob(".*.partial")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+    assert {path.name[0] for path in out.iterdir()} == {"."}  # hidden neighbours, nothing under a final name
+    receipts = convert(ConvertConfig(str(checkpoint), ("Q8_0", "F16"), out))
+    outputs = {receipt.output for receipt in receipts}
+    assert {path.name for path in out.iterdir()} == outputs | {f"{name}.receipt.json" for name in outputs}
+
+
+def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    slow = "quantize.quantize_rows = lambda *_: time.sleep(1)"
+    with start(slow, checkpoint, tmp_path / "out") as child:
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "out").glob(".*.partial")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert list((tmp_path / "out").iterdir()) == []

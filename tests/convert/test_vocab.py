@@ -1,0 +1,126 @@
+"""The vocabulary libllama reads from our GGUF gives the ids SentencePiece gives."""
+
+import io
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from amalia_convert.checkpoint import open_checkpoint
+from amalia_convert.conversion import ConvertConfig, convert
+from amalia_convert.vocab import describe_vocabulary
+from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUnsupported
+from checkpoints import PORTUGUESE, Tiny, sentencepiece_model, tokenizer_config, write_checkpoint, write_json
+
+from .conftest import Converted
+from .oracle import open_vocabulary, tokenize
+
+SAMPLES = [
+    *PORTUGUESE.splitlines(),
+    PORTUGUESE,
+    "À noite, ouviu-se o «fado» — 1.ª e 2.º lugar, nº 37: 12 345,67 €.",
+    "Diz-me: vê-lo-ás amanhã? Fá-lo-íamos, se pudéssemos!",
+    "tabulador\taqui\n\n\nlinhas  e   espaços    vários ",
+    " começa por espaço",
+    "😀🇵🇹 emoji, 中文, русский, ẽ́",
+    "for (int i = 0; i < 10; ++i) { x[i] = 'ç'; }",
+    "<|im_end|> no meio do texto",
+    "a",
+    " ",
+    "\n",
+]
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+def test_token_ids_are_sentencepiece_s(converted: Converted, text: str) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model())
+    with open_vocabulary(converted.path("BF16")) as vocabulary:
+        assert tokenize(vocabulary, text) == processor.encode(text)
+
+
+def test_a_model_that_puts_a_space_first_keeps_doing_so(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "prefixed", Tiny(layers=1, feed_forward=64, hidden=64, heads=2, head_dim=32))
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(PORTUGUESE.splitlines()), model_writer=buffer, model_type="bpe", vocab_size=400,
+        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    (folder / "tokenizer.model").write_bytes(buffer.getvalue())
+    write_json(folder / "tokenizer_config.json", {"add_bos_token": True})  # silent about the space
+    (receipt,) = convert(ConvertConfig(str(folder), ("F16",), tmp_path))
+    processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
+    with open_vocabulary(tmp_path / receipt.output) as vocabulary:
+        for text in ("Bom dia, avó!", "a  b"):
+            assert tokenize(vocabulary, text) == processor.encode(text)
+
+
+def test_the_first_five_ids_are_control_tokens(checkpoint: Path) -> None:
+    entries = describe_vocabulary(open_checkpoint(checkpoint), 416)
+    tokens, types = entries["tokenizer.ggml.tokens"].content, entries["tokenizer.ggml.token_type"].content
+    assert isinstance(tokens, tuple) and isinstance(types, tuple)
+    assert tokens[:5] == ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
+    assert types[:5] == (3, 3, 3, 3, 3)
+    assert tokens[400:402] == ("[PAD400]", "[PAD401]") and types[400:] == (5,) * 16  # the embedding has 16 more rows
+
+
+def test_special_ids_and_flags_are_written(checkpoint: Path) -> None:
+    entries = describe_vocabulary(open_checkpoint(checkpoint), 416)
+    wanted = {"bos_token_id": 1, "eos_token_id": 4, "padding_token_id": 2, "unknown_token_id": 0,
+              "add_bos_token": True, "add_eos_token": False, "add_space_prefix": False, "pre": "default"}  # fmt: skip
+    assert {key: entries[f"tokenizer.ggml.{key}"].content for key in wanted} == wanted
+
+
+def test_the_configuration_s_id_serves_where_the_tokenizer_s_is_silent(checkpoint: Path) -> None:
+    write_json(checkpoint / "tokenizer_config.json", {})
+    entries = describe_vocabulary(open_checkpoint(checkpoint), 416)
+    assert entries["tokenizer.ggml.eos_token_id"].content == 4
+
+
+def test_the_template_s_own_file_wins(checkpoint: Path) -> None:
+    write_json(checkpoint / "tokenizer_config.json", tokenizer_config() | {"chat_template": "old"})
+    template = (checkpoint / "chat_template.jinja").read_text("utf-8")
+    assert describe_vocabulary(open_checkpoint(checkpoint), 416)["tokenizer.chat_template"].content == template
+    (checkpoint / "chat_template.jinja").unlink()
+    assert describe_vocabulary(open_checkpoint(checkpoint), 416)["tokenizer.chat_template"].content == "old"
+
+
+def test_named_templates_keep_their_names(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").unlink()
+    named = [{"name": "default", "template": "d"}, {"name": "tool use", "template": "t"}]
+    write_json(checkpoint / "tokenizer_config.json", tokenizer_config() | {"chat_template": named})
+    entries = describe_vocabulary(open_checkpoint(checkpoint), 416)
+    assert entries["tokenizer.chat_template"].content == "d"
+    assert entries["tokenizer.chat_template.tool_use"].content == "t"
+    assert entries["tokenizer.chat_templates"].content == ("tool_use",)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(CheckpointIncomplete, match="400 pieces, and the embedding 399 rows"):
+        describe_vocabulary(open_checkpoint(checkpoint), 399)
+
+
+def test_an_added_token_beyond_the_embedding_is_refused(checkpoint: Path) -> None:
+    write_json(checkpoint / "added_tokens.json", {"<novo>": 416})
+    with pytest.raises(CheckpointIncomplete, match="token 416"):
+        describe_vocabulary(open_checkpoint(checkpoint), 416)
+
+
+@pytest.mark.parametrize("decoder", [[], {"x": {}}, {"5": {}}, {"5": {"content": 3}}, {"-1": {"content": "a"}}])
+def test_broken_added_tokens_are_refused(checkpoint: Path, decoder: object) -> None:
+    write_json(checkpoint / "tokenizer_config.json", {"added_tokens_decoder": decoder})
+    with pytest.raises(ModelCorrupt, match=r"tokenizer_config\.json"):
+        describe_vocabulary(open_checkpoint(checkpoint), 416)
+
+
+def test_what_is_no_sentencepiece_model_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.model").write_bytes(b"not a model at all")
+    with pytest.raises(ModelCorrupt, match="SentencePiece"):
+        describe_vocabulary(open_checkpoint(checkpoint), 416)
+
+
+def test_a_missing_tokenizer_is_said_and_a_tokenizer_json_is_not_converted_yet(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.model").unlink()
+    with pytest.raises(CheckpointIncomplete, match=r"tokenizer\.model"):
+        describe_vocabulary(open_checkpoint(checkpoint), 416)
+    write_json(checkpoint / "tokenizer.json", {})
+    with pytest.raises(ModelUnsupported, match=r"tokenizer\.json"):
+        describe_vocabulary(open_checkpoint(checkpoint), 416)
