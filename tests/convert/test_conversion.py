@@ -64,6 +64,15 @@ def test_threads_and_company_do_not_change_the_bytes(converted: Converted, tmp_p
     assert receipt.sha256 == converted.receipts["Q4_K_M"].sha256
 
 
+@pytest.mark.parametrize("weights", [1, 1000, 20_000])
+def test_the_size_of_the_pieces_does_not_change_the_bytes(
+    converted: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: int
+) -> None:
+    monkeypatch.setattr("amalia_convert.quantize.PIECE_WEIGHTS", weights)
+    (receipt,) = convert(ConvertConfig(str(converted.folder), ("Q8_0",), tmp_path))
+    assert receipt.sha256 == converted.receipts["Q8_0"].sha256
+
+
 def test_the_receipt_tells_the_truth(converted: Converted) -> None:
     for level, receipt in converted.receipts.items():
         content = converted.path(level).read_bytes()

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from amalia_convert.checkpoint import Piece
 from amalia_convert.conversion import ConvertConfig, convert
-from amalia_convert.quantize import Faults, run_all, widen
+from amalia_convert.families import MappedTensor
+from amalia_convert.levels import LEVELS, BlockType
+from amalia_convert.plan import OutputPlan, PlannedTensor
+from amalia_convert.quantize import Faults, Quantizer, run_all, widen
 from amalia_convert.shard import StoredTensor
+from amalia_convert.writer import Target
 from amalia_edge.errors import Unquantizable
 from checkpoints import Tiny, to_bytes, weights, write_safetensors
 
@@ -24,6 +28,16 @@ def test_bf16_is_the_upper_half_of_f32() -> None:
     exact = (values.view(np.uint32) & 0xFFFF0000).view(np.float32)
     bits = np.frombuffer(to_bytes(values, "BF16"), "<u2")
     assert widen(bits, "BF16").tobytes() == exact.tobytes()
+
+
+def test_a_piece_with_a_fault_never_reaches_ggml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of ggml's quantizers abort the process on a value that is not a number."""
+    stored = StoredTensor("a", "BF16", (1, 32), Path("x"), 0, 64)
+    planned = PlannedTensor("a", MappedTensor("a", stored), (1, 32), BlockType.Q8_0, 0)
+    plan = OutputPlan(LEVELS["Q8_0"], Path("y"), b"", (planned,), 34)
+    monkeypatch.setattr("amalia_convert.quantize.quantize_rows", lambda *_: pytest.fail("it did"))
+    broken = Piece(stored, 0, to_bytes(np.full(32, np.nan, np.float32), "BF16"))
+    assert Quantizer([(plan, Target(Path("y"), 34))])(broken) == Faults(nans=32)
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])

@@ -34,8 +34,10 @@ def test_an_interruption_leaves_nothing_and_the_old_file_as_it_was(tmp_path: Pat
 
 def test_what_a_killed_conversion_left_is_written_over(tmp_path: Path) -> None:
     (tmp_path / ".a.gguf.partial").write_bytes(b"x" * 100)
-    write_whole(tmp_path / "a.gguf", b"abc")
-    assert (tmp_path / "a.gguf").read_bytes() == b"abc" and len(list(tmp_path.iterdir())) == 1
+    with Target(tmp_path / "a.gguf", 8) as target:
+        target.write(0, b"abc")  # the rest is padding: nothing of the old bytes may show in it
+        target.finish()
+    assert (tmp_path / "a.gguf").read_bytes() == b"abc" + bytes(5) and len(list(tmp_path.iterdir())) == 1
 
 
 def test_two_conversions_do_not_mix(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Turn a Hub checkpoint into quantized GGUF files in one pass."""

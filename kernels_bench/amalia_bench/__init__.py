@@ -1,0 +1,1 @@
+"""Measure what a machine gives and what a quantization cost."""
