@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import click
-from amalia_edge import console
+from amalia_edge import __version__, console
 
 from amalia_convert.conversion import ConvertConfig
 from amalia_convert.conversion import convert as convert_checkpoint
@@ -22,8 +22,12 @@ _DEFAULTS = ConvertConfig("")
 @click.option("--force", is_flag=True, help="Replace files that are already there.")
 @click.option("-t", "--threads", type=click.IntRange(1, 1024), help="Threads.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.version_option(__version__, prog_name="amalia")
 def convert(source: str, levels: str, out: Path | None, force: bool, threads: int | None, as_json: bool) -> None:
-    """Convert the checkpoint SOURCE (a folder in the Hub's layout, or fadinho) to GGUF."""
+    """Turn a checkpoint into GGUF files.
+
+    SOURCE is a folder in the Hub's layout, or fadinho.
+    """
     names = tuple(name.strip() for name in levels.split(",") if name.strip())
     config = ConvertConfig(source, names, out, force, threads)
     receipts = convert_checkpoint(config)

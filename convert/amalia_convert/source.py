@@ -40,7 +40,7 @@ def find_source(wanted: str) -> Source:
         repository = wanted.partition("@")[0]
         local = repository.split("/")[1]
         found = "there is no such folder, and convert does not fetch from the Hub yet"
-        raise HubError(wanted, found, f"huggingface-cli download {repository} --local-dir {local}, then convert that")
+        raise HubError(wanted, found, f"hf download {repository} --local-dir {local}, then convert that")
     raise ModelNotFound(wanted, "there is no such folder", "name a checkpoint's folder, or fadinho")
 
 

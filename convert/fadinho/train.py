@@ -333,7 +333,8 @@ def export(model: Llama, shape: Shape, out: Path) -> None:
         "bos_token_id": BOS, "eos_token_id": END_OF_TURN, "pad_token_id": END_OF_TEXT,
     })  # fmt: skip
     write_json(out / "generation_config.json", {
-        "bos_token_id": BOS, "eos_token_id": END_OF_TURN, "pad_token_id": END_OF_TEXT, "do_sample": False,
+        "bos_token_id": BOS, "eos_token_id": END_OF_TURN, "pad_token_id": END_OF_TEXT,
+        "do_sample": True, "temperature": 0.2, "top_p": 0.9,  # it knows few answers, and those by heart
     })  # fmt: skip
     special = {"bos_token": "<s>", "eos_token": "<|im_end|>", "unk_token": "<unk>", "pad_token": "</s>"}
     write_json(out / "special_tokens_map.json", special)

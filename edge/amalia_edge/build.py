@@ -47,7 +47,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from amalia_edge.decision import BACKEND, CMAKE, FORMAT, NEEDS, NINJA, SOURCE_SHA256, ZIG, Build, Wish, decide
+from amalia_edge.decision import CMAKE, FORMAT, NEEDS, NINJA, SOURCE_BACKEND, SOURCE_SHA256, ZIG, Build, Wish, decide
 from amalia_edge.decision import VERSION as VERSION  # where the gate to the library looks for it
 from amalia_edge.environment import OFFLINE, find_pip, install_into, last_line, make_environment
 from amalia_edge.errors import AmaliaError, LibraryMissing, UsageError
@@ -67,6 +67,7 @@ def setup(wish: Wish, machine: Machine | None = None) -> Outcome:
     """Build or find the wheel for this machine, install and try it; repeat with safe flags if it dies."""
     began = time.monotonic()
     machine = machine or look()
+    wish = with_wheelhouse(machine, wish)
     pip = find_pip(cache_folder())
     wheels: dict[str, Path] = {}
 
@@ -76,6 +77,24 @@ def setup(wish: Wish, machine: Machine | None = None) -> Outcome:
 
     build, test = build_until_it_runs([decide(machine, step) for step in steps(machine, wish)], install, self_test)
     return Outcome(build, test, wheels[build.key], time.monotonic() - began)
+
+
+def with_wheelhouse(machine: Machine, wish: Wish) -> Wish:
+    """Take a portable wheel from the wheelhouse where it has none made for this very machine, unless one was asked for."""
+    if wish.wheelhouse is None or wish.rebuild or wish.safe or wish.compiler or wish.portable:
+        return wish
+    own = decide(machine, wish)
+    if own.backend != "cpu" or (wish.wheelhouse / own.wheel).is_file() or kept_wheel(own).is_file():
+        return wish
+    portable = replace(wish, portable=True)
+    if machine.libc == "musl" or not (wish.wheelhouse / decide(machine, portable).wheel).is_file():
+        return wish
+    say("The wheelhouse has a portable wheel and none for this very machine; it is used (--rebuild builds one).")
+    return portable
+
+
+def kept_wheel(build: Build) -> Path:
+    return cache_folder() / "wheels" / build.key / build.wheel
 
 
 def steps(machine: Machine, wish: Wish) -> list[Wish]:
@@ -115,7 +134,7 @@ def explain(build: Build) -> None:
 
 def obtain(build: Build, wish: Wish, pip: list[str]) -> Path:
     """Give the wheel: from the wheelhouse, from the cache, or built now; it is left in both."""
-    kept = cache_folder() / "wheels" / build.key / build.wheel
+    kept = kept_wheel(build)
     shelf = wish.wheelhouse / build.wheel if wish.wheelhouse else None
     found = next((file for file in (shelf, kept) if file and file.is_file() and not wish.rebuild), None)
     if found:
@@ -139,9 +158,17 @@ def install_wheel(build: Build, wheel: Path, wish: Wish, pip: list[str]) -> None
         extra += ["--find-links", str(wish.wheelhouse)]
     missing = [need for module, need in NEEDS.items() if not _importable(module)]
     if missing:
-        _run_pip([*pip, "install", *extra, *missing])
+        _install_needs([*pip, "install", *extra, *missing], offline_first=wish.wheelhouse is not None)
     if wish.rebuild or (installed_build() or {}).get("key") != build.key:
         _run_pip([*pip, "install", "--no-deps", "--force-reinstall", "--no-index", str(wheel)])
+
+
+def _install_needs(command: list[str], offline_first: bool) -> None:
+    """Try a wheelhouse alone first: without a network pip would spend minutes on retries."""
+    if offline_first:
+        with contextlib.suppress(LibraryMissing):
+            return _run_pip([*command, "--no-index"])
+    return _run_pip(command)
 
 
 def installed_build() -> Mapping[str, Any] | None:
@@ -167,7 +194,7 @@ def installed_build() -> Mapping[str, Any] | None:
 def make_wheel(build: Build, wheel: Path, pip: list[str]) -> None:
     """Fetch tools and source, compile, assemble; a wheel is there whole or not at all."""
     tools = _tools(build, pip)
-    source = _source(tools, pip)
+    source = _source(pip)
     folder = (
         cache_folder() / "build" / build.key
     )  # kept while unfinished, so that an interrupted build goes on where it was
@@ -198,6 +225,7 @@ def compile_libraries(build: Build, shop: Workshop) -> None:
         "BUILD_SHARED_LIBS": "ON",
         "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
         "CMAKE_INSTALL_RPATH": "@loader_path" if "macosx" in build.platform else "$ORIGIN",
+        **({} if "macosx" in build.platform else {f"CMAKE_{kind}_LINKER_FLAGS": "-s" for kind in ("SHARED", "MODULE")}),
         "LLAMA_OPENSSL": "OFF",
         # llama.cpp's command line code, 60 of 140 files, which the wheel would leave out anyway
         **{f"LLAMA_BUILD_{part}": "OFF" for part in ("COMMON", "TOOLS", "TESTS", "EXAMPLES", "SERVER", "APP")},
@@ -302,24 +330,24 @@ def cxx_of(c: str) -> str:
 
 def _follow(command: list[str], environment: dict[str, str], log: Any) -> int:
     """Run a step, its words into the log, its progress to the person."""
+    progress = Progress()
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    assert process.stdout is not None
-    progress = Progress()
-    try:
-        for line in process.stdout:
-            log.write(line)
-            step = re.match(rb"\[(\d+)/(\d+)\] ", line)
-            if step:
-                progress.show(int(step.group(1)), int(step.group(2)))
-    except BaseException:
-        process.terminate()
-        raise
-    finally:
-        progress.end()
-        status = process.wait()
-    return status
+    with process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                log.write(line)
+                step = re.match(rb"\[(\d+)/(\d+)\] ", line)
+                if step:
+                    progress.show(int(step.group(1)), int(step.group(2)))
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            progress.end()
+    return process.returncode
 
 
 class Progress:
@@ -453,7 +481,7 @@ def cache_folder() -> Path:
 
 def _tools(build: Build, pip: list[str]) -> Path:
     """Install cmake, ninja and, where it is the compiler, zig, into a folder of the cache that nothing else uses."""
-    wanted = [CMAKE, NINJA, BACKEND, *([ZIG] if build.compiler.kind == "zig" else [])]
+    wanted = [CMAKE, NINJA, *([ZIG] if build.compiler.kind == "zig" else [])]
     name = "-".join(["tools", *(part.replace("==", "-") for part in wanted)])
     folder = cache_folder() / "build" / name
     if not folder.is_dir():
@@ -477,18 +505,20 @@ def _tool(tools: Path, name: str) -> Path:
     return found
 
 
-def _source(tools: Path, pip: list[str]) -> Path:
+def _source(pip: list[str]) -> Path:
     """Fetch llama-cpp-python's source through pip, which checks its hash, and unpack it once."""
     folder = cache_folder() / "build" / f"llama_cpp_python-{VERSION}"
     if folder.is_dir():
         return folder
     say(f"Fetching the source of llama-cpp-python {VERSION} ...")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".source-", dir=folder.parent) as name:
         place = Path(name)
+        install_into(place / "backend", [SOURCE_BACKEND], pip)  # here and not among the tools: it depends on the Python
         wanted = place / "source.txt"
         wanted.write_text(f"llama-cpp-python=={VERSION} --hash=sha256:{SOURCE_SHA256}\n")
         options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--require-hashes", "--dest", name]
-        _run_pip([*pip, "download", *options, "--requirement", str(wanted)], {"PYTHONPATH": str(tools)})
+        _run_pip([*pip, "download", *options, "--requirement", str(wanted)], {"PYTHONPATH": str(place / "backend")})
         archive = next(place.glob("*.tar.gz"))
         with tarfile.open(archive) as tar:  # its hash is the one this file names
             if hasattr(tarfile, "data_filter"):

@@ -133,9 +133,9 @@ VERSION = click.version_option(__version__, prog_name="amalia")
 def run(
     model: str | None, text: str | None, model_option: str | None, prompt: str | None, raw: bool, system: str | None, as_json: bool, **settings: Any
 ) -> int:  # fmt: skip
-    """Answer TEXT once with MODEL; what is piped in is appended to the text.
+    """Answer a text once.
 
-    MODEL is a GGUF file, a stored name (AMALIA-9B-0626-DPO:Q4_K_M) or fadinho.
+    What is piped in is appended to TEXT. MODEL is a GGUF file, a stored name (AMALIA-9B-0626-DPO:Q4_K_M) or fadinho.
     """
     name, words = _name_and_text(model, text, model_option, prompt)
     words = _with_standard_input(words)
@@ -168,7 +168,7 @@ def _accounts(model: Model, sequence: Sequence) -> dict[str, Any]:
 @JSON
 @VERSION
 def chat(model: str | None, model_option: str | None, system: str | None, as_json: bool, **settings: Any) -> int:
-    """Talk with MODEL; /help at the prompt says how."""
+    """Talk with a model; /help at the prompt says how."""
     name, _ = _name_and_text(model, None, model_option, "")
     with opened(name, settings) as opened_model:
         sampling = _sampling(opened_model, settings)
@@ -288,7 +288,7 @@ def _conversation(words: str | None, system: str | None) -> list[Message]:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @VERSION
 def setup(words: tuple[str, ...]) -> int:
-    """Build llama-cpp-python for this machine (amalia setup --help lists the choices)."""
+    """Build llama-cpp-python for this machine."""
     from amalia_edge import build
 
     return build.main(list(words))
@@ -299,7 +299,7 @@ def setup(words: tuple[str, ...]) -> int:
 @JSON
 @VERSION
 def doctor(record_file: Path | None, as_json: bool) -> int:
-    """Say what this machine is, what was built for it, and what could go wrong."""
+    """Tell what this machine is and what could go wrong."""
     from amalia_edge import device
 
     if record_file is not None:

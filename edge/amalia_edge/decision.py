@@ -15,7 +15,7 @@ from amalia_edge.machine import Ask, Compiler, Machine, ask_here, identify
 VERSION = "0.3.36"  # of llama-cpp-python: the bindings' structs are checked against this one, in this one place
 SOURCE_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 ZIG, CMAKE, NINJA = "ziglang==0.17.0", "cmake==4.4.4", "ninja==1.13.2"
-BACKEND = "scikit-build-core==1.1.2"  # pip asks it for the source's metadata; it builds nothing here
+SOURCE_BACKEND = "scikit-build-core==1.1.2"  # pip asks it for the source's metadata; it builds nothing here
 NEEDS = {
     "diskcache": "diskcache>=5.6.1",
     "jinja2": "jinja2>=2.11.3",
@@ -298,6 +298,7 @@ def _processor(
     abi = "musl" if machine.libc == "musl" else "gnu"
     # named even for this machine: without a target zig compiles for the CPU it runs on, whatever the flags say, and
     # reads headers of this system, which a fresh one lacks; an old glibc costs nothing and is in every zig
+    debug = ("-g0",) if zig else ()  # which zig writes unasked, ten times the library's size
     glibc = min(machine.libc.partition(" ")[2] or OLDEST_GLIBC, OLDEST_GLIBC, key=_as_number)
     target = f"{machine.arch}-linux-{abi}{'.' + glibc if abi == 'gnu' and glibc else ''}" if zig else ""
     if wish.portable:
@@ -308,26 +309,20 @@ def _processor(
         reasons.append(
             f"Portable: glibc {OLDEST_GLIBC} and later, and a library for each kind of CPU, chosen when it runs."
         )
-        return (), (("GGML_NATIVE", "OFF"), ("GGML_BACKEND_DL", "ON"), ("GGML_CPU_ALL_VARIANTS", "ON")), target
+        return debug, (("GGML_NATIVE", "OFF"), ("GGML_BACKEND_DL", "ON"), ("GGML_CPU_ALL_VARIANTS", "ON")), target
     if wish.safe:
         reasons.append("Safe flags: no instruction set beyond " + ("plain Armv8." if arm else "AVX2."))
         if arm:
-            return (), (("GGML_NATIVE", "OFF"), ("GGML_CPU_ARM_ARCH", "armv8-a")), target
-        return (
-            (),
-            (
-                ("GGML_NATIVE", "OFF"),
-                *((f"GGML_{name}", "ON" if machine.has(flag) else "OFF") for name, flag in _UP_TO_AVX2),
-            ),
-            target,
-        )
+            return debug, (("GGML_NATIVE", "OFF"), ("GGML_CPU_ARM_ARCH", "armv8-a")), target
+        sets = ((f"GGML_{name}", "ON" if machine.has(flag) else "OFF") for name, flag in _UP_TO_AVX2)
+        return debug, (("GGML_NATIVE", "OFF"), *sets), target
     if arm and zig:
         architecture = "armv8.2-a" if machine.has("asimddp") or machine.has("asimdhp") else "armv8-a"
         architecture += "".join(f"+{name}" for flag, name in _ARM_FEATURES if machine.has(flag))
         reasons.append(f"Native: {architecture}, which is what this CPU says it has.")
-        return (), (("GGML_NATIVE", "OFF"), ("GGML_CPU_ARM_ARCH", architecture)), target
+        return debug, (("GGML_NATIVE", "OFF"), ("GGML_CPU_ARM_ARCH", architecture)), target
     reasons.append("Native: every instruction set of this CPU that has a kernel.")
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] = debug
     if machine.amx and compiler.kind == "gcc" and not _sound_with_amx(compiler):
         flags = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16")
         reasons.append(

@@ -26,7 +26,7 @@ class Library:
     """The llama-cpp-python that is installed, or why there is none."""
 
     version: str
-    features: str  # libllama's own line of what is compiled in
+    features: tuple[str, ...]  # what libllama says is compiled in
     build: dict[str, Any]  # what amalia setup recorded; empty if somebody else built it
     devices: tuple[native.BackendDevice, ...]
     missing: str = ""
@@ -56,11 +56,17 @@ class Diagnosis:
             "library": library.missing or f"llama-cpp-python {library.version}",
             "compiler": str(library.build.get("compiler", "")),
             "flags": flags,
-            "kernels": library.features,
+            "kernels": " ".join(library.features),
             "devices": ", ".join(f"{device.name} ({device.description})" for device in library.devices),
-            "self-test": str(self.self_test) if self.self_test else "not run",
+            "self-test": _verdict(self.self_test),
         }
         return {name: line for name, line in shown.items() if line}
+
+
+def _verdict(tried: SelfTest | None) -> str:
+    if tried is None:
+        return "not run"
+    return f"passed in {tried.seconds:.1f} s" if tried.ok else str(tried)
 
 
 def examine(root: Path = Path("/"), ask: machine.Ask | None = None) -> Diagnosis:
@@ -79,7 +85,7 @@ def hazards(seen: Machine, library: Library, tried: SelfTest | None) -> list[str
         found.append("llama-cpp-python was not built by amalia setup, so its flags are unknown. Run: amalia setup --rebuild")
     if tried and not tried.ok:
         found.append(f"{tried}. Run: amalia setup --rebuild")
-    if not library.missing and seen.amx and "AMX_INT8 = 1" not in library.features:
+    if not library.missing and seen.amx and "AMX_INT8" not in library.features:
         found.append("This CPU has AMX and the build does not use it: half the speed or less. Run: amalia setup --rebuild")
     if _built_by_unsound_gcc(library):
         found.append(f"Built with AMX by {UNSOUND_GCC}, which crashes at the first token. Run: amalia setup --rebuild")
@@ -109,14 +115,14 @@ def _built_by_unsound_gcc(library: Library) -> bool:
     kind, _, version = compiler.partition(" ")
     number = tuple(int(part) for part in version.split()[0].split(".") if part.isdigit()) if version else ()
     unsound = kind == "gcc" and (number < (12, 4) or (13, 0) <= number < (13, 3))
-    return unsound and "AMX_INT8 = 1" in library.features
+    return unsound and "AMX_INT8" in library.features
 
 
 def _library() -> Library:
     try:
-        features, devices = native.system_information(), tuple(native.devices())
+        features, devices = native.features(), tuple(native.devices())
     except LibraryMissing as missing:
-        return Library("", "", {}, (), missing.found)
+        return Library("", (), {}, (), missing.found)
     return Library(native.VERSION, features, native.build_record(), devices)
 
 

@@ -50,10 +50,7 @@ def find_pip(cache: Path, python: str = sys.executable) -> list[str]:
         capture_output=True,
         text=True,
     ).stdout.strip()
-    folders = [Path(bundled) / "_bundled"] if bundled else []
-    wheels = [
-        wheel for folder in [*folders, Path("/usr/share/python-wheels")] for wheel in sorted(folder.glob("pip-*.whl"))
-    ]
+    wheels = sorted((Path(bundled) / "_bundled").glob("pip-*.whl")) if bundled else []
     wheel = wheels[-1] if wheels else _fetch_pip(cache)
     return [python, f"{wheel}/pip"]
 
@@ -84,7 +81,7 @@ OFFLINE = (
 def last_line(output: bytes) -> str:
     """Give the last line that says something: pip ends with the error, after its retries."""
     lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines()]
-    errors = [line for line in lines if line.startswith("ERROR:")]
+    errors = [line for line in lines if line.startswith("ERROR:") and line != "ERROR: Exception:"]
     return (
         (errors or [line for line in lines if line] or ["it failed without a word"])[-1].removeprefix("ERROR:").strip()
     )

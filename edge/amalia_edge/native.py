@@ -9,6 +9,7 @@ import ctypes
 import importlib.metadata
 import json
 import logging
+import re
 import sys
 import warnings
 from collections import deque
@@ -28,7 +29,7 @@ log = logging.getLogger("amalia.native")
 complaints: deque[str] = deque(maxlen=4)  # what libllama last warned of; the reason behind a null pointer
 
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}  # enum ggml_type
-FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1, "0": 0, "1": 1}  # enum llama_flash_attn_type
 LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}  # enum ggml_log_level
 DEVICE_KINDS = ("cpu", "gpu", "integrated-gpu", "accelerator", "meta")  # enum ggml_backend_dev_type
 DECODE_CODES = {1: "no room left in the context", 2: "aborted", -1: "an invalid batch"}
@@ -159,9 +160,10 @@ def build_record() -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def system_information() -> str:
-    """Give libllama's line of CPU features that are really compiled in."""
-    return str(library().llama_print_system_info().decode("utf-8", "replace")).strip()
+def features() -> tuple[str, ...]:
+    """Name what is really compiled in: the devices, and the instruction sets the CPU's kernels use."""
+    line = library().llama_print_system_info().decode("utf-8", "replace")  # "CPU : AVX2 = 1 | AMX_INT8 = 1 | … | "
+    return tuple(re.sub(r"\s*=\s*1$", "", part.strip()) for part in re.split(r"[|:]", line) if part.strip())
 
 
 def devices() -> list[BackendDevice]:

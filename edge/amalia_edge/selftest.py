@@ -20,7 +20,7 @@ from typing import Any
 
 WIDTH, FEED_FORWARD, VOCABULARY, HEADS = 256, 512, 96, 4
 BATCH, STEPS = 48, 8  # a batch for the matrix-matrix kernels, single steps for the matrix-vector ones
-_PATIENCE = 120  # seconds; a Jetson compiles its GPU code on the first run
+_PATIENCE = 300  # seconds: under one on a free machine, 50 were seen on one busy with a training
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ def models_folder() -> Path:
 
 
 def find(name: str) -> Path:
-    """Give the file a name stands for: an existing path first, then a source (`fadinho:Q8_0`), then a stored name."""
+    """Give the file a name stands for: an existing file first, then a source (`fadinho:Q8_0`), then a stored name."""
     path = Path(name).expanduser()
-    if path.exists() or name.endswith(".gguf") or os.sep in name:
+    if path.is_file() or name.endswith(".gguf") or os.sep in name:
         return path
     stem, _, level = name.partition(":")
     for source in entry_points(group="amalia.sources"):
@@ -32,9 +32,10 @@ def find(name: str) -> Path:
 
 def _stored(stem: str, level: str) -> Path:
     candidates = sorted(models_folder().glob("*.gguf"))
-    wanted = f"{stem}-{level or DEFAULT_LEVEL}".lower()
-    exact = [path for path in candidates if path.stem.lower() == wanted]
-    found = exact or [path for path in candidates if path.stem.lower().startswith((f"{stem}-{level}" if level else stem).lower())]
+    exact = f"{stem}-{level or DEFAULT_LEVEL}".lower()
+    beginning = (f"{stem}-{level}" if level else stem).lower()
+    found = [path for path in candidates if path.stem.lower() == exact]
+    found = found or [path for path in candidates if path.stem.lower().startswith(beginning)]
     if len(found) == 1:
         return found[0]
     if found:

@@ -4,6 +4,11 @@ import dataclasses
 from typing import Any
 
 import click
+from amalia_edge import __version__
+from amalia_edge.console import emit, err, progress
+from amalia_edge.errors import ModelNotFound
+from amalia_edge.model import LoadConfig
+from amalia_edge.store import find
 from rich.console import Console
 
 from amalia_bench import report
@@ -11,11 +16,6 @@ from amalia_bench.machine import this_machine
 from amalia_bench.records import speed_row
 from amalia_bench.speed import SpeedConfig, fit_together, measure_speed, steps
 from amalia_bench.subject import open_remote
-from amalia_edge import __version__
-from amalia_edge.console import emit, err, progress
-from amalia_edge.errors import ModelNotFound
-from amalia_edge.model import LoadConfig
-from amalia_edge.store import find
 
 FORMATS = ("table", "md", "json", "jsonl", "csv")
 SWITCHES = {"0": "off", "1": "on"}  # llama-bench's words for flash attention

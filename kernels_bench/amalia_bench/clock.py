@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 ASLEEP = 0.1  # of one core: a process that uses less has nothing running that would disturb its neighbour
@@ -55,14 +56,20 @@ def spread(values: list[int] | list[float]) -> float:
     return float(statistics.stdev(values)) if len(values) > 1 else 0.0
 
 
-def settle(longest_s: float = 2.0, step_s: float = 0.02) -> None:
+def settle(
+    longest_s: float = 2.0,
+    step_s: float = 0.02,
+    used: Callable[[], float] = time.process_time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Wait until this process's threads sleep.
 
     ggml's threads keep polling for some tenths of a second after a decode, and would take a core from whoever runs next.
     """
-    deadline, used = time.perf_counter() + longest_s, time.process_time()
-    while time.perf_counter() < deadline:
-        time.sleep(step_s)
-        before, used = used, time.process_time()
-        if used - before < ASLEEP * step_s:
+    before = used()
+    for _ in range(round(longest_s / step_s)):
+        sleep(step_s)
+        now = used()
+        if now - before < ASLEEP * step_s:
             return
+        before = now

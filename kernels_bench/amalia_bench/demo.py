@@ -19,15 +19,16 @@ from amalia_edge.store import models_folder
 SOURCE, LEVELS = "fadinho", ("Q8_0", "Q4_K_M")
 QUESTION = "O que é um azulejo?"
 REPETITIONS = 3
-NEXT = """\
-fadinho is a toy of 7.6 million parameters: it proves that the line works, and nothing about quality.
-The real AMÁLIA, 9 billion parameters, next:
+NEXT = """
+fadinho is a toy of 7.6 million parameters: it proves that the line works, and says nothing about quality.
+The real AMÁLIA has 9 billion. What to type next:
 
-  amalia doctor                                        what this machine is, and what could go wrong
-  amalia convert FOLDER                                FOLDER: a copy of amalia-llm/AMALIA-9B-0626-DPO (18.3 GB)
-  amalia run MODEL.gguf "Quem foi Amália Rodrigues?"   the file just made, or any ready GGUF
+  amalia doctor        what this machine is, and what could go wrong
+  hf download amalia-llm/AMALIA-9B-0626-DPO --local-dir AMALIA-9B-0626-DPO        18.3 GB
+  amalia convert AMALIA-9B-0626-DPO                                               5.6 GB more
+  amalia run AMALIA-9B-0626-DPO "Quem foi Amália Rodrigues?"
 
-`amalia` is .venv/bin/amalia in this checkout."""
+or, with any ready GGUF, amalia run FILE.gguf "...". Both programs are in .venv/bin of this checkout."""
 
 
 def main() -> int:

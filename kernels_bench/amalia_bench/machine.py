@@ -66,17 +66,11 @@ def loaded_library() -> Library:
     devices = native.devices()
     return Library(
         version=f"llama-cpp-python {VERSION}",
-        features=features(native.system_information()),
+        features=native.features(),
         devices=tuple(f"{device.name} ({device.description})" for device in devices),
         backends=tuple(dict.fromkeys(device.name.rstrip("0123456789") for device in devices)),
         compiler=str(native.build_record().get("compiler", "")),
     )
-
-
-def features(line: str) -> tuple[str, ...]:
-    """Give the names that are on in libllama's line: `CPU : AVX2 = 1 | SVE = 0 |` has AVX2."""
-    parts = [part.rpartition(" : ")[2].partition("=") for part in line.split("|")]
-    return tuple(name.strip() for name, _, value in parts if value.strip() not in ("", "0"))
 
 
 def peak_memory(status: Path = Path("/proc/self/status")) -> int:

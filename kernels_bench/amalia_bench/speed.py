@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from amalia_bench.clock import Sample, Timing
-from amalia_bench.machine import Library
 from amalia_edge.errors import UsageError
 from amalia_edge.model import LoadConfig
+
+from amalia_bench.clock import Sample, Timing
+from amalia_bench.machine import Library
 
 MEMORY_PER_FILE_BYTE = 2.0  # with AMX or repacking the weights are copied beside the mapped file
 

@@ -16,15 +16,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from amalia_bench.clock import Sample, settle
-from amalia_bench.machine import loaded_library, peak_memory
-from amalia_bench.speed import Case, Facts, SpeedConfig, Turn
 from amalia_edge import errors, native
 from amalia_edge.errors import AmaliaError, BenchError
 from amalia_edge.model import Model
 from amalia_edge.sampler import SamplingConfig
 
-PATIENCE_S = 5.0  # for a child to end by itself
+from amalia_bench.clock import Sample, settle
+from amalia_bench.machine import loaded_library, peak_memory
+from amalia_bench.speed import Case, Facts, SpeedConfig, Turn
+
+PATIENCE_S = 30.0  # for a child to end by itself
 
 
 @dataclasses.dataclass(frozen=True)

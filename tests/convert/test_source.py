@@ -26,7 +26,7 @@ def test_a_folder_in_the_hub_s_cache_is_called_by_its_repository(tmp_path: Path)
 
 
 def test_a_hub_name_says_how_to_download_it() -> None:
-    with pytest.raises(HubError, match="huggingface-cli download amalia-llm/AMALIA-9B-0626-DPO --local-dir"):
+    with pytest.raises(HubError, match="hf download amalia-llm/AMALIA-9B-0626-DPO --local-dir"):
         find_source("amalia-llm/AMALIA-9B-0626-DPO@main")
 
 

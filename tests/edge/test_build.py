@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from amalia_edge import build as builder
 from amalia_edge import decision
 from amalia_edge.build import (
@@ -26,6 +25,7 @@ from amalia_edge.build import (
     main,
     obtain,
     steps,
+    with_wheelhouse,
     without_options,
     zig_wrapper,
 )
@@ -161,6 +161,19 @@ def test_a_wheelhouse_is_filled_from_the_cache_and_then_used_without_it(
     assert obtain(LAPTOP, Wish(wheelhouse=house), ["no-pip"]) == house / LAPTOP.wheel
 
 
+def test_a_portable_wheel_in_the_wheelhouse_is_better_than_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    laptop, wish = look(MACHINES / "x86-laptop"), Wish(wheelhouse=tmp_path)
+    assert not with_wheelhouse(laptop, wish).portable
+    (tmp_path / decide(laptop, Wish(portable=True)).wheel).write_bytes(b"")
+    assert with_wheelhouse(laptop, wish).portable
+    assert not with_wheelhouse(laptop, replace(wish, rebuild=True)).portable
+    (tmp_path / decide(laptop).wheel).write_bytes(b"")
+    assert not with_wheelhouse(laptop, wish).portable
+
+
 def test_a_machine_without_the_index_is_told_about_the_wheelhouse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +239,7 @@ def test_a_failed_build_is_one_page_with_advice_and_leaves_no_wheel(
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(builder, "_tools", lambda build, pip: tools)
-    monkeypatch.setattr(builder, "_source", lambda tools, pip: tmp_path)
+    monkeypatch.setattr(builder, "_source", lambda pip: tmp_path)
     with pytest.raises(
         LibraryMissing, match=r"\.log: the build failed; too little memory: run setup again with --jobs 1"
     ):

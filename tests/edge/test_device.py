@@ -15,7 +15,7 @@ from amalia_edge.selftest import SelfTest
 
 MACHINES = Path(__file__).parents[1] / "machines"
 CPU = BackendDevice("CPU", "a CPU", "cpu", 8 << 30, 4 << 30)
-GOOD = Library("0.3.36", "CPU : AMX_INT8 = 1 |", {"compiler": "zig 0.16.0"}, (CPU,))
+GOOD = Library("0.3.36", ("CPU", "AMX_INT8"), {"compiler": "zig 0.16.0"}, (CPU,))
 WORKS = SelfTest(True, "", 0.1, "fine")
 
 
@@ -28,7 +28,7 @@ def test_a_sound_server_has_no_hazards() -> None:
 
 
 def test_an_amx_cpu_under_a_build_without_it_is_told() -> None:
-    slow = dataclasses.replace(GOOD, features="CPU : AVX512 = 1 |")
+    slow = dataclasses.replace(GOOD, features=("CPU", "AVX512"))
     assert "AMX" in hazards(recorded("amx-server-gcc12"), slow, WORKS)[0]
 
 
@@ -42,7 +42,7 @@ def test_a_gpu_that_the_build_does_not_use_is_told() -> None:
 
 
 def test_a_missing_library_says_amalia_setup() -> None:
-    missing = Library("", "", {}, (), "not installed")
+    missing = Library("", (), {}, (), "not installed")
     assert hazards(recorded("x86-laptop"), missing, None) == ["llama-cpp-python: not installed. Run: amalia setup"]
 
 

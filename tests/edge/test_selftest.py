@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from amalia_edge.gguf import read_header
 from amalia_edge.selftest import SelfTest, run_child, self_test, tiny_model
 

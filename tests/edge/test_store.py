@@ -29,6 +29,14 @@ def test_a_stored_name_or_a_unique_beginning_is_found(stored: Path, name: str, s
     assert find(name) == stored / f"{stem}.gguf"
 
 
+def test_a_checkpoint_folder_of_the_same_name_does_not_hide_the_model_made_of_it(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Minerva-7B").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find("Minerva-7B") == stored / "Minerva-7B-Q8_0.gguf"
+
+
 def test_an_ambiguous_name_lists_the_candidates(stored: Path) -> None:
     with pytest.raises(UsageError, match="AMALIA-9B-0626-DPO-Q4_K_M, AMALIA-9B-0626-DPO-Q8_0"):
         find("amalia")

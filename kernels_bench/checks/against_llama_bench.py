@@ -1,0 +1,72 @@
+"""How near the engine, with sampling and text, comes to llama-bench's bare decoding on the same ggml, in turns.
+
+    .venv/bin/python kernels_bench/checks/against_llama_bench.py FOLDER MODEL.gguf
+
+FOLDER holds llama-bench and its libllama, built from the sources llama-cpp-python ships, with libggml-* replaced by those of
+the product (.venv/lib/python*/site-packages/llama_cpp/lib): on another ggml the ratio means nothing, so this is checked.
+Wanted: 128 tokens ≥ 0.80 ×, 1000 tokens ≥ 0.90 ×. Ends with 1 where it is less.
+"""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+from alternate import Side, amalia, compare, in_turns, pick
+
+WANTED = {128: 0.80, 1000: 0.90}
+SAME_DECODE = 0.97  # our own decode figure beside llama-bench's: both do the same
+
+
+def check_same_ggml(folder: Path) -> None:
+    """Refuse a folder whose ggml is not the product's."""
+    from amalia_edge.native import library_folder
+
+    for ours in sorted(library_folder().glob("libggml*.so*")):
+        theirs = folder / ours.name
+        if not theirs.is_file() or _digest(theirs) != _digest(ours):
+            sys.exit(f"{theirs}: not the product's; copy {ours} there")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    words.add_argument("folder", type=Path)
+    words.add_argument("model")
+    words.add_argument("--rounds", type=int, default=7)
+    words.add_argument("-r", "--repetitions", type=int, default=3, help="within each run")
+    words.add_argument("-n", "--generated", type=int, nargs="+", default=list(WANTED))
+    words.add_argument("-p", "--prompt", type=int, default=512)
+    words.add_argument("-t", "--threads", type=int, help="[default: physical cores]")
+    order = words.parse_args()
+    check_same_ggml(order.folder)
+    from amalia_edge.device import usable_cores
+
+    threads = str(order.threads or usable_cores())
+    enough = []
+    for count in order.generated:
+        common = ["-p", str(order.prompt), "-n", str(count), "-r", str(order.repetitions), "-t", threads]
+        theirs = Side("llama-bench", (str(order.folder / "llama-bench"), "-m", order.model, *common, "-o", "json"))
+        rounds = in_turns([amalia(sys.executable, [order.model, *common]), theirs], order.rounds)
+        if count == order.generated[0]:
+            row = rounds[0][0][0]
+            print(f"{row['cpu_info']}, {threads} threads, {row['build_commit']} {row['compiler']}: {row['features']}")
+            _compare("prompt, decode alone", rounds, (order.prompt, 0), "avg_ts", SAME_DECODE)
+        _compare(f"{count} tokens, decode alone", rounds, (0, count), "avg_ts", SAME_DECODE)
+        enough.append(
+            _compare(f"{count} tokens, engine with text", rounds, (0, count), "engine_ts", WANTED.get(count, 0.8))
+        )
+    sys.exit(0 if all(enough) else 1)
+
+
+def _compare(what: str, rounds: list[list[list[dict[str, object]]]], case: tuple[int, int], figure: str, wanted: float) -> bool:  # fmt: skip
+    ours = [float(str(pick(rows[0], *case)[figure])) for rows in rounds]
+    theirs = [float(str(pick(rows[1], *case)["avg_ts"])) for rows in rounds]
+    return compare(what, ours, theirs, wanted)
+
+
+if __name__ == "__main__":
+    main()
