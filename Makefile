@@ -7,14 +7,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint type format wheel clean
+.PHONY: FORCE help setup demo test check lint type format wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /	/' | while IFS='	' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
 
-setup: $(READY)  ## make .venv and build llama-cpp-python for this machine
+setup: $(READY)  ## make .venv and build llama-cpp-python for this machine (SETUP="--help" lists the choices)
 
-$(READY): pyproject.toml constraints.txt edge/amalia_edge/build.py
+$(READY): pyproject.toml constraints.txt edge/amalia_edge/build.py $(if $(SETUP),FORCE)
 	@if [ -z "$(PYTHON)" ]; then echo "amalia: no Python 3.10 to 3.14 found; install one (Debian, Ubuntu: apt install python3)"; exit 2; fi
 	$(PYTHON) edge/amalia_edge/build.py --venv $(VENV) --project '.[dev]' --constraints constraints.txt $(SETUP)
 	@touch $(READY)

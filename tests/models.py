@@ -16,9 +16,13 @@ HIDDEN, LAYERS, HEADS, HEADS_KV, FEED_FORWARD = 256, 2, 4, 2, 512
 
 
 def tiny_model(
-    path: Path, *, name: str = "Tiny", kind: str = "F16", seed: int = 0, context: int = 1024, template: str | None = TEMPLATE
-) -> Path:
-    """Write a Llama of two layers; `kind` is F32, F16 or Q8_0. Text of any kind goes through its vocabulary and back."""
+    path: Path, *, name: str = "Tiny", kind: str = "F16", seed: int = 0, context: int = 1024,
+    template: str | None = TEMPLATE, pieces: tuple[str, ...] = (),
+) -> Path:  # fmt: skip
+    """Write a Llama of two layers; `kind` is F32, F16 or Q8_0. Text of any kind goes through its vocabulary and back.
+
+    `pieces` are added to the vocabulary.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, "llama")
@@ -33,9 +37,9 @@ def tiny_model(
     writer.add_rope_dimension_count(HIDDEN // HEADS)
     writer.add_rope_freq_base(1e6)
     writer.add_layer_norm_rms_eps(1e-5)
-    _add_vocabulary(writer, template)
+    _add_vocabulary(writer, template, pieces)
     block_type = gguf.GGMLQuantizationType[kind]
-    for tensor, values in _weights(seed).items():
+    for tensor, values in _weights(seed, VOCABULARY + len(pieces)).items():
         if values.ndim == 1:
             writer.add_tensor(tensor, values)
         else:
@@ -47,14 +51,15 @@ def tiny_model(
     return path
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, template: str | None) -> None:
-    pieces = [*CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *LETTERS]
+def _add_vocabulary(writer: gguf.GGUFWriter, template: str | None, more: tuple[str, ...]) -> None:
+    normal = [*LETTERS, *more]
+    pieces = [*CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *normal]
     kinds = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * (len(CONTROL) - 1)
-    kinds += [gguf.TokenType.BYTE] * 256 + [gguf.TokenType.NORMAL] * len(LETTERS)
+    kinds += [gguf.TokenType.BYTE] * 256 + [gguf.TokenType.NORMAL] * len(normal)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(pieces)
-    writer.add_token_scores([0.0] * (len(CONTROL) + 256) + [-float(rank) for rank in range(len(LETTERS))])
+    writer.add_token_scores([0.0] * (len(CONTROL) + 256) + [-float(rank) for rank in range(len(normal))])
     writer.add_token_types(kinds)
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
@@ -66,7 +71,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, template: str | None) -> None:
         writer.add_chat_template(template)
 
 
-def _weights(seed: int) -> dict[str, np.ndarray]:
+def _weights(seed: int, vocabulary: int) -> dict[str, np.ndarray]:
     """Give every tensor in f32, by its name in a GGUF; a matrix is (outputs, inputs)."""
     draw = np.random.default_rng(seed)
 
@@ -74,7 +79,7 @@ def _weights(seed: int) -> dict[str, np.ndarray]:
         return draw.standard_normal((rows, columns), np.float32) / np.float32(columns**0.5)
 
     kept = HIDDEN // HEADS * HEADS_KV
-    weights = {"token_embd.weight": matrix(VOCABULARY, HIDDEN), "output.weight": matrix(VOCABULARY, HIDDEN)}
+    weights = {"token_embd.weight": matrix(vocabulary, HIDDEN), "output.weight": matrix(vocabulary, HIDDEN)}
     weights["output_norm.weight"] = np.ones(HIDDEN, np.float32)
     for layer in range(LAYERS):
         block = f"blk.{layer}."

@@ -87,7 +87,9 @@ def test_it_answers_what_it_was_taught(model: Model, question: str, wanted: str)
 
 
 def test_it_greets_back_and_stops(model: Model) -> None:
-    sequence = model.engine.submit(model.conversation([{"role": "user", "content": "Olá!"}]), SamplingConfig(temperature=0, limit=64))
+    sequence = model.engine.submit(
+        model.conversation([{"role": "user", "content": "Olá!"}]), SamplingConfig(temperature=0, limit=64)
+    )
     said = "".join(piece.text for piece in model.engine.stream(sequence))
     assert sequence.finish == "stop"
     assert re.match(r"Olá|Viva|Bom dia|Boa", said)
@@ -107,7 +109,9 @@ def test_there_are_enough_dialogues_and_each_has_one_of_two_shapes() -> None:
         assert turns and all(len(turn) == 2 and all(turn) for turn in turns)
 
 
-@pytest.mark.parametrize("path", [*TEXTS, *DIALOGUES, RECIPE / "README.md", CHECKPOINT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*TEXTS, *DIALOGUES, RECIPE / "README.md", CHECKPOINT / "README.md"], ids=lambda path: path.name
+)
 def test_nothing_we_wrote_in_portuguese_is_brazilian(path: Path) -> None:
     text = path.read_text("utf-8").split("Ten continuations")[0]  # what the model made up is its own
     assert not [found[0] for found in BRAZILIAN.finditer(text)]

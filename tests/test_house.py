@@ -9,9 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = {"amalia_edge": "edge", "amalia_convert": "convert", "amalia_bench": "kernels_bench"}
-MAY_IMPORT = {"amalia_edge": set(), "amalia_convert": {"amalia_edge"}, "amalia_bench": {"amalia_edge", "amalia_convert"}}
+MAY_IMPORT = {
+    "amalia_edge": set(),
+    "amalia_convert": {"amalia_edge"},
+    "amalia_bench": {"amalia_edge", "amalia_convert"},
+}
 GATES = {
-    "llama_cpp": ("amalia_edge/native.py", "amalia_edge/selftest.py"),  # the self-test's child dies apart from the product
+    "llama_cpp": (
+        "amalia_edge/native.py",
+        "amalia_edge/selftest.py",
+    ),  # the self-test's child dies apart from the product
     "huggingface_hub": ("amalia_edge/hub.py",),
     "matplotlib": ("amalia_bench/plots.py",),
     "torch": (),

@@ -3,11 +3,10 @@
 import logging
 from typing import Any
 
-from amalia_edge.errors import ModelCorrupt
-
 from amalia_convert.checkpoint import Checkpoint, read_text
 from amalia_convert.metadata import Metadata, Value, float32, int32, string, uint32
 from amalia_convert.source import Source
+from amalia_edge.errors import ModelCorrupt
 
 
 def describe_source(source: Source, checkpoint: Checkpoint, architecture: str, parameters: int) -> Metadata:

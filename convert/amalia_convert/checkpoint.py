@@ -12,9 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt
-
 from amalia_convert.shard import StoredTensor, read_tensors
+from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt
 
 TEXT_LIMIT = 64_000_000  # bytes of a configuration or template file; tokenizer.json of 17 MB exist
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

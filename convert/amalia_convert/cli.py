@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import click
-from amalia_edge import __version__, console
 
 from amalia_convert.conversion import ConvertConfig
 from amalia_convert.conversion import convert as convert_checkpoint
 from amalia_convert.receipt import Receipt
+from amalia_edge import __version__, console
 
 _DEFAULTS = ConvertConfig("")
 

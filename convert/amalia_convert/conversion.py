@@ -7,10 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from amalia_edge import console
-from amalia_edge.errors import ConvertError, UsageError
-from amalia_edge.store import models_folder
-
 from amalia_convert.card import describe_source
 from amalia_convert.checkpoint import Checkpoint, Reader, open_checkpoint
 from amalia_convert.families import MappedTensor, describe, find_family, map_tensors, read_shape
@@ -21,6 +17,9 @@ from amalia_convert.receipt import Receipt, peak_memory, receipt_path, versions,
 from amalia_convert.source import Source, find_source, hash_file, source_files
 from amalia_convert.vocab import describe_vocabulary
 from amalia_convert.writer import Target, make_folder
+from amalia_edge import console
+from amalia_edge.errors import ConvertError, UsageError
+from amalia_edge.store import models_folder
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from amalia_edge.errors import CheckpointIncomplete, ModelUnsupported, TensorUnmapped
 from numpy.typing import NDArray
 
 from amalia_convert.checkpoint import Checkpoint, Json
 from amalia_convert.metadata import Metadata, Value, float32, uint32
 from amalia_convert.shard import StoredTensor
+from amalia_edge.errors import CheckpointIncomplete, ModelUnsupported, TensorUnmapped
 
 LAYER_LIMIT = 512  # libllama's own; above it the library aborts
 

@@ -5,13 +5,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from amalia_edge.console import megabytes
-from amalia_edge.errors import DoesNotFit
-
 from amalia_convert.families import MappedTensor, Shape
 from amalia_convert.levels import BlockType, Level, Place, choose_block
 from amalia_convert.metadata import Metadata, uint32
 from amalia_convert.writer import header_bytes, padded
+from amalia_edge.console import megabytes
+from amalia_edge.errors import DoesNotFit
 
 QUANTIZATION_VERSION = 2  # ggml's GGML_QNT_VERSION: the block layouts have not changed since
 

@@ -6,8 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from amalia_edge.errors import Unquantizable
-from amalia_edge.native import quantize_rows
 from numpy.typing import NDArray
 
 from amalia_convert.checkpoint import Piece
@@ -15,6 +13,8 @@ from amalia_convert.families import MappedTensor, rope_order
 from amalia_convert.levels import BlockType
 from amalia_convert.plan import OutputPlan, PlannedTensor
 from amalia_convert.writer import Target
+from amalia_edge.errors import Unquantizable
+from amalia_edge.native import quantize_rows
 
 PIECE_WEIGHTS = 1 << 20  # 4 MiB as f32: it stays in a core's cache share, and a bar moves smoothly
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from amalia_edge.errors import ModelCorrupt, ModelUnsupported
-
 from amalia_convert.writer import write_whole
+from amalia_edge.errors import ModelCorrupt, ModelUnsupported
 
 FORMAT = 1
 

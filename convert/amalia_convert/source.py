@@ -55,11 +55,10 @@ def embedded_folder() -> Path:
 def store_embedded(level: str) -> Path:
     """Give the embedded checkpoint's GGUF at a level from the models folder, converting it first where that is due."""
     # Late, because conversion imports this file.
-    from amalia_edge.store import models_folder
-
     from amalia_convert.conversion import ConvertConfig, convert
     from amalia_convert.levels import find_level
     from amalia_convert.receipt import is_current
+    from amalia_edge.store import models_folder
 
     source, name = find_source(EMBEDDED), find_level(level).name
     path = models_folder() / source.file_name(name)

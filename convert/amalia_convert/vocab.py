@@ -5,10 +5,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUnsupported
-
 from amalia_convert.checkpoint import Checkpoint, Json, read_json, read_text
 from amalia_convert.metadata import Metadata, boolean, float32, int32, string, uint32
+from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUnsupported
 
 ADDED_SCORE, UNUSED_SCORE = -1000.0, -10000.0  # what llama.cpp's converter writes
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}

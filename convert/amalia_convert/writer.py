@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from amalia_edge.errors import ConvertError, ModelCorrupt
 
 from amalia_convert.metadata import Metadata
+from amalia_edge.errors import ConvertError, ModelCorrupt
 
 ALIGNMENT = 32  # GGUF's default; every tensor begins at a multiple, and the file ends at one
 

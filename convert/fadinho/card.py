@@ -105,6 +105,7 @@ def look(folder: Path, valid: str) -> Findings:
         (receipt,) = convert(ConvertConfig(str(folder), ("BF16",), Path(scratch)))
         gguf = Path(scratch) / receipt.output
         with Model.open(gguf) as model:
+            assert model.header.is_ours, f"{folder}: the name must begin with fadinho, or the system prompt is not put"
             mild = SamplingConfig(temperature=0.7, top_k=40, seed=1974, limit=48)
             greedy = SamplingConfig(temperature=0, limit=96)
             continuations = [(start, _joined(model.complete(model.prompt(start), mild))) for start in OPENINGS]
@@ -195,10 +196,13 @@ def curve_svg(curve: list[dict[str, float]]) -> str:
 
     ticks = [low + (high - low) * part / 4 for part in range(5)]
     grid = "".join(
-        f'<path d="M{left} {y(t):.1f}H{width - 10}" stroke="#ccc"/><text x="4" y="{y(t) + 4:.1f}">{t:.2f}</text>' for t in ticks
+        f'<path d="M{left} {y(t):.1f}H{width - 10}" stroke="#ccc"/><text x="4" y="{y(t) + 4:.1f}">{t:.2f}</text>'
+        for t in ticks
     )
     points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, bits, strict=True))
-    labels = f'<text x="{left}" y="{height - 8}">0</text><text x="{width - 90}" y="{height - 8}">{steps[-1]} steps</text>'
+    labels = (
+        f'<text x="{left}" y="{height - 8}">0</text><text x="{width - 90}" y="{height - 8}">{steps[-1]} steps</text>'
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
         f'<rect width="{width}" height="{height}" fill="#fff"/>{grid}{labels}'

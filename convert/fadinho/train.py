@@ -203,7 +203,9 @@ class Windows:
         self.recipe, self.random = recipe, np.random.default_rng(recipe.seed)
         self.novels = np.array(tokenizer.encode(novels), np.int64)
         self.prose = np.array(tokenizer.encode(prose), np.int64)
-        self.dialogues = [dialogue_ids(tokenizer, turns, system) for turns in dialogues() for system in (True, True, False)]
+        self.dialogues = [
+            dialogue_ids(tokenizer, turns, system) for turns in dialogues() for system in (True, True, False)
+        ]
         self.order: dict[str, list[int]] = {"novels": [], "prose": [], "dialogues": []}
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -220,7 +222,9 @@ class Windows:
         """Cut the next window; each pass over a text starts at another offset, so that no window comes twice."""
         stream: np.ndarray = getattr(self, name)
         if not self.order[name]:
-            starts = np.arange(self.random.integers(self.recipe.window), len(stream) - self.recipe.window, self.recipe.window)
+            starts = np.arange(
+                self.random.integers(self.recipe.window), len(stream) - self.recipe.window, self.recipe.window
+            )
             self.order[name] = self.random.permutation(starts).tolist()
         start = self.order[name].pop()
         wanted = stream[start : start + self.recipe.window]

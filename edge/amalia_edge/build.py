@@ -194,7 +194,7 @@ def installed_build() -> Mapping[str, Any] | None:
 def make_wheel(build: Build, wheel: Path, pip: list[str]) -> None:
     """Fetch tools and source, compile, assemble; a wheel is there whole or not at all."""
     tools = _tools(build, pip)
-    source = _source(pip)
+    source = _source(tools, pip)
     folder = (
         cache_folder() / "build" / build.key
     )  # kept while unfinished, so that an interrupted build goes on where it was
@@ -505,7 +505,7 @@ def _tool(tools: Path, name: str) -> Path:
     return found
 
 
-def _source(pip: list[str]) -> Path:
+def _source(tools: Path, pip: list[str]) -> Path:
     """Fetch llama-cpp-python's source through pip, which checks its hash, and unpack it once."""
     folder = cache_folder() / "build" / f"llama_cpp_python-{VERSION}"
     if folder.is_dir():
@@ -515,10 +515,11 @@ def _source(pip: list[str]) -> Path:
     with tempfile.TemporaryDirectory(prefix=".source-", dir=folder.parent) as name:
         place = Path(name)
         install_into(place / "backend", [SOURCE_BACKEND], pip)  # here and not among the tools: it depends on the Python
+        path = os.pathsep.join([str(place / "backend"), str(tools)])  # it will not answer without finding cmake
         wanted = place / "source.txt"
         wanted.write_text(f"llama-cpp-python=={VERSION} --hash=sha256:{SOURCE_SHA256}\n")
         options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--require-hashes", "--dest", name]
-        _run_pip([*pip, "download", *options, "--requirement", str(wanted)], {"PYTHONPATH": str(place / "backend")})
+        _run_pip([*pip, "download", *options, "--requirement", str(wanted)], {"PYTHONPATH": path})
         archive = next(place.glob("*.tar.gz"))
         with tarfile.open(archive) as tar:  # its hash is the one this file names
             if hasattr(tarfile, "data_filter"):

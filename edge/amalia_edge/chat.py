@@ -1,17 +1,18 @@
 """Messages → token ids: template text tokenized as control, user text never.
 
 A template renders messages into one text, control tokens and contents alike. To know which control token the template
-wrote and which a user typed, whatever in a content looks like one is hidden behind a sentinel while the template runs;
-the rendering is split at the control tokens left in it, the contents are put back, and each fragment between is
-tokenized as plain text. Contents without such text give the very ids of the whole rendering.
+wrote and which a user typed, the first letter of whatever in a content could begin or complete one is hidden behind a
+sentinel while the template runs; the rendering is split at the control tokens left in it, the letters are put back, and
+each fragment between is tokenized as plain text. Contents without such text give the very ids of the whole rendering.
 """
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Protocol, TypedDict
 
-from amalia_edge.errors import ModelUnsupported, UsageError
+from amalia_edge.errors import AmaliaError, ModelUnsupported, UsageError
 from amalia_edge.gguf import Header
 
 FADINHO_SYSTEM = "És o fadinho, um modelo de linguagem pequeno. Respondes em português europeu, com frases curtas."
@@ -54,11 +55,14 @@ def default_system(header: Header) -> str | None:
 
 
 def with_system(messages: Sequence[Message], header: Header) -> list[Message]:
-    """Put the default system prompt first, unless the conversation brings its own or the model has none."""
+    """Put the default system prompt first, unless the conversation brings its own or the model has none.
+
+    An empty one of the conversation's own means none at all.
+    """
     default = default_system(header)
-    if default is None or any(message["role"] == "system" for message in messages):
-        return list(messages)
-    return [{"role": "system", "content": default}, *messages]
+    if default is not None and all(message["role"] != "system" for message in messages):
+        return [{"role": "system", "content": default}, *messages]
+    return [message for message in messages if message["role"] != "system" or message["content"]]
 
 
 def encode(messages: Sequence[Message], template: str | None, tokenizer: Tokenizer) -> list[int]:
@@ -69,15 +73,17 @@ def encode(messages: Sequence[Message], template: str | None, tokenizer: Tokeniz
         if "<|im_start|>" not in control:
             raise ModelUnsupported("chat", "the model has no chat template", "use amalia run --raw to continue a text")
         template = CHATML
-    hidden, secret = _hide(messages, list(control))
+    hidden, letters = _hide(messages, list(control))
     names = {token: text for text, token in control.items()}
     rendered = render(template, hidden, names.get(tokenizer.begin, ""), names.get(tokenizer.end, ""))
     ids: list[int] = []
-    for fragment in re.split(f"({'|'.join(map(re.escape, sorted(control, key=len, reverse=True)))})", rendered):
+    for fragment in re.split(f"({_any_of(control)})", rendered):
         if fragment in control:
             ids.append(control[fragment])
         elif fragment:
-            ids += tokenizer.encode(_restore(fragment, secret))
+            for letter, sentinel in letters.items():
+                fragment = fragment.replace(sentinel, letter)
+            ids += tokenizer.encode(fragment)
     if tokenizer.adds_begin and ids[:1] != [tokenizer.begin]:
         ids.insert(0, tokenizer.begin)
     return ids
@@ -85,14 +91,16 @@ def encode(messages: Sequence[Message], template: str | None, tokenizer: Tokeniz
 
 def render(template: str, messages: Sequence[Message], begin: str, end: str) -> str:
     """Run a model's Jinja template, which came with the file and is not to be trusted, in a sandbox."""
-    from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> str:
         raise UsageError("chat template", message, "change the conversation's roles or their order")
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.globals["raise_exception"] = refuse
+    loops = "jinja2.ext.loopcontrols"  # some templates on the Hub break out of a loop
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[loops]
+    )
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
     pieces, length = [], 0
     try:
         compiled = environment.from_string(template)
@@ -100,9 +108,15 @@ def render(template: str, messages: Sequence[Message], begin: str, end: str) -> 
             pieces.append(piece)
             length += len(piece)
             if length > LONGEST_RENDERING:
-                raise ModelUnsupported("chat template", f"renders more than {LONGEST_RENDERING:,} characters", "use --raw")
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError, ArithmeticError) as problem:
-        raise ModelUnsupported("chat template", str(problem) or type(problem).__name__, "use amalia run --raw") from None
+                raise ModelUnsupported(
+                    "chat template", f"renders more than {LONGEST_RENDERING:,} characters", "use --raw"
+                )
+    except AmaliaError:
+        raise
+    except Exception as problem:  # a template is a program: it may fail in any way there is
+        raise ModelUnsupported(
+            "chat template", str(problem) or type(problem).__name__, "use amalia run --raw"
+        ) from None
     return "".join(pieces)
 
 
@@ -115,36 +129,38 @@ def _check(messages: Sequence[Message]) -> None:
 
 
 def _hide(messages: Sequence[Message], control: list[str]) -> tuple[list[Message], dict[str, str]]:
-    """Put a sentinel where a content holds control text, or begins or ends with a part of one."""
-    mark = f"\ue000{secrets.token_hex(8)}"  # nobody who wrote a content could know it
-    secret: dict[str, str] = {}
+    """Hide the first letter of what could become control text; give the sentinel of each hidden letter.
 
-    def hide(text: str) -> str:
-        sentinel = f"{mark}{len(secret)}\ue001"
-        secret[sentinel] = text
-        return sentinel
+    A template may strip and join contents, so a control token could come together from the end of one and the beginning
+    of the next, or of the template's own text.
+    """
+    mark = f"\ue000{secrets.randbelow(10**18):018}"  # nobody who wrote a content could know it
+    letters: dict[str, str] = {}
 
-    whole = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
-    heads = {text[:cut] for text in control for cut in range(1, len(text))}
+    def hide(letter: str) -> str:
+        return letters.setdefault(letter, f"{mark}{len(letters)}\ue001")
+
+    begins = re.compile(_any_of(text[:2] for text in control))
+    first = {text[0] for text in control}
     tails = {text[cut:] for text in control for cut in range(1, len(text))}
-    longest = max(map(len, control), default=1)
 
     def clean(content: str) -> str:
-        content = whole.sub(lambda found: hide(found[0]), content)
-        for size in range(min(longest, len(content)), 0, -1):
-            if content[-size:] in heads:
-                content = content[:-size] + hide(content[-size:])
-                break
-        for size in range(min(longest, len(content)), 0, -1):
-            if content[:size] in tails:
-                content = hide(content[:size]) + content[size:]
-                break
+        inner = content.strip()
+        if any(inner.startswith(tail) or (inner and tail.startswith(inner)) for tail in tails):
+            place = content.index(inner)
+            return content[:place] + hide(inner[0]) + clean_rest(content[place + 1 :])
+        return clean_rest(content)
+
+    def clean_rest(content: str) -> str:
+        content = begins.sub(lambda found: hide(found[0][0]) + found[0][1:], content)
+        inner = content.rstrip()
+        if inner[-1:] in first:
+            content = inner[:-1] + hide(inner[-1]) + content[len(inner) :]
         return content
 
-    return [{"role": message["role"], "content": clean(message["content"])} for message in messages], secret
+    return [{"role": message["role"], "content": clean(message["content"])} for message in messages], letters
 
 
-def _restore(fragment: str, secret: dict[str, str]) -> str:
-    for sentinel, text in reversed(secret.items()):  # the last hidden may hold an earlier one
-        fragment = fragment.replace(sentinel, text)
-    return fragment
+def _any_of(texts: Iterable[str]) -> str:
+    """Give the pattern of any of these texts, the longest first; of none at all, one that never matches."""
+    return "|".join(map(re.escape, sorted(set(texts), key=len, reverse=True))) or r"(?!)"

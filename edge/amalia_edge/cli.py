@@ -1,9 +1,9 @@
 """The command line of this room: build a config, call one function, print; and the door that finds all the others'."""
 
 import contextlib
+import errno
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from amalia_edge import __version__
 from amalia_edge.chat import Message
 from amalia_edge.console import as_text, emit, emit_failure, err, progress
 from amalia_edge.engine import Piece, Sequence
-from amalia_edge.errors import AmaliaError, ModelNotFound, UsageError
+from amalia_edge.errors import AmaliaError, ContextFull, LibraryMissing, ModelNotFound, UsageError
 from amalia_edge.model import LoadConfig, Model
 from amalia_edge.sampler import SamplingConfig
 from amalia_edge.store import find
 
 INTERRUPTED = 130
+EXTRAS = {"gguf": "convert", "sentencepiece": "convert"}  # packages the base install leaves out
 HELP = """\
 /help    these lines
 /reset   forget the conversation
@@ -58,26 +60,35 @@ def main() -> None:
 
 def run_door(words: list[str]) -> int:
     """Run one command line; give its exit code. Only our own errors are caught: anything else is a bug."""
-    command = next((word for word in words if not word.startswith("-")), "amalia")
     try:
         return int(door.main(words, prog_name="amalia", standalone_mode=False) or 0)
     except AmaliaError as error:
-        return _fail(command, error, words)
+        return _fail(error, words)
+    except click.exceptions.NoArgsIsHelpError as asked:
+        print(asked.ctx.get_help() if asked.ctx else "amalia --help")
+        return UsageError.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "amalia"
-        return _fail(command, UsageError(where, error.format_message(), f"see {where} --help"), words)
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
+        return _fail(UsageError(where.removeprefix("amalia "), error.format_message(), f"see {where} --help"), words)
+    except ModuleNotFoundError as missing:
+        if missing.name not in EXTRAS:
+            raise
+        advice = f"pip install 'amalia-edge[{EXTRAS[missing.name]}]'"
+        return _fail(UsageError("amalia", f"the package {missing.name} is not installed", advice), words)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EIO):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush does not complain
-        return 128 + signal.SIGPIPE
+        return _fail(AmaliaError("standard output", os.strerror(problem.errno), "make room"), words)
 
 
-def _fail(command: str, error: AmaliaError, words: list[str]) -> int:
+def _fail(error: AmaliaError, words: list[str]) -> int:
     if "--json" in words:
-        emit_failure(command, error)
+        named = [word for word in words if not word.startswith("-")]
+        group = bool(named) and isinstance(door.get_command(click.Context(door), named[0]), click.Group)
+        emit_failure(" ".join(named[: 1 + group]) or "amalia", error)
     else:
         print(f"amalia: {error}", file=sys.stderr)
     return error.exit_code
@@ -114,7 +125,14 @@ SAMPLING = (
     click.option("--min-p", type=float, envvar="LLAMA_ARG_MIN_P", show_envvar=True, help=f"Drop what is below this share of the likeliest. [default: the model's, else {SamplingConfig.min_p}]"),
     click.option("-s", "--seed", type=int, help="Seed. [default: another one each time]"),
 )  # fmt: skip
-MODEL = click.option("-m", "--model", "model_option", envvar="LLAMA_ARG_MODEL", show_envvar=True, help="The model, if not given as MODEL.")
+MODEL = click.option(
+    "-m",
+    "--model",
+    "model_option",
+    envvar="LLAMA_ARG_MODEL",
+    show_envvar=True,
+    help="The model, if not given as MODEL.",
+)
 SYSTEM = click.option("-sys", "--system-prompt", "system", help="System prompt; '' for none at all. [default: ours for AMÁLIA and fadinho, none for others]")  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 VERSION = click.version_option(__version__, prog_name="amalia")
@@ -169,7 +187,7 @@ def _accounts(model: Model, sequence: Sequence) -> dict[str, Any]:
 @VERSION
 def chat(model: str | None, model_option: str | None, system: str | None, as_json: bool, **settings: Any) -> int:
     """Talk with a model; /help at the prompt says how."""
-    name, _ = _name_and_text(model, None, model_option, "")
+    name, _ = _name_and_text(model, None, model_option, None)
     with opened(name, settings) as opened_model:
         sampling = _sampling(opened_model, settings)
         start = _conversation(None, system)
@@ -198,10 +216,14 @@ def _turn(model: Model, messages: list[Message], words: str, sampling: SamplingC
         for text in _shown(model.chat(messages, sampling), quiet=quiet):
             said.append(text)
     except KeyboardInterrupt:
-        print(flush=True)
-    except AmaliaError:
+        if not quiet:
+            print(flush=True)
+    except ContextFull as full:
+        if not sys.stdin.isatty():
+            raise
         messages.pop()
-        raise
+        err.print(f"{full}. Or /reset begins anew.", markup=False)
+        return
     messages.append({"role": "assistant", "content": "".join(said)})
 
 
@@ -213,13 +235,22 @@ def _asked(by_a_person: bool) -> Iterator[str]:
         err.print("Ask away. /help helps, /bye or Ctrl-D leaves.", style="dim")
     while True:
         try:
-            line = input("> " if by_a_person else "").strip()
+            line = input("> ") if by_a_person else _text(sys.stdin.buffer.readline())
         except EOFError:
-            if by_a_person:
-                print(file=sys.stderr)
+            print(file=sys.stderr)
             return
-        if line:
-            yield line
+        if not line and not by_a_person:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        found = f"byte {problem.start} is not UTF-8"
+        raise UsageError("standard input", found, "convert it: iconv -f latin1 -t utf-8") from None
 
 
 def _shown(pieces: Iterator[Piece], *, quiet: bool) -> Iterator[str]:
@@ -236,7 +267,8 @@ def _shown(pieces: Iterator[Piece], *, quiet: bool) -> Iterator[str]:
 def opened(name: str, settings: dict[str, Any]) -> Iterator[Model]:
     """Find and open a model with the command line's settings, under a progress bar."""
     names = LoadConfig.__dataclass_fields__
-    config = LoadConfig(**{name: value for name, value in settings.items() if name in names})
+    told = {name: value for name, value in settings.items() if name in names}
+    config = LoadConfig(**{**told, "context": told.get("context") or None})  # llama.cpp's -c 0: the model's own
     path = find(name)
     size = path.stat().st_size if path.is_file() else 0
     shown = 0.0
@@ -256,23 +288,31 @@ def _sampling(model: Model, settings: dict[str, Any]) -> SamplingConfig:
     """Take each setting from the command line, else from the model's metadata, else from the defaults."""
     names = SamplingConfig.__dataclass_fields__
     told = {name: settings[name] for name in names if settings.get(name) is not None}
-    if told.get("limit", 0) < 0:
-        del told["limit"]
+    for name in ("limit", "seed"):  # llama.cpp's −1: no limit, any seed
+        if told.get(name, 0) < 0:
+            del told[name]
     return SamplingConfig(**{**{name: getattr(model.sampling, name) for name in names}, **told})
 
 
-def _name_and_text(model: str | None, text: str | None, model_option: str | None, prompt: str | None) -> tuple[str, str]:
+def _name_and_text(
+    model: str | None, text: str | None, model_option: str | None, prompt: str | None
+) -> tuple[str, str]:
     """Sort out `run MODEL TEXT`, `run -m MODEL TEXT` and `run -m MODEL -p TEXT`."""
-    if model_option and model is not None and text is None and prompt is None:
-        return model_option, model
-    name = model_option if model_option and model is None else model
-    if not name:
+    given = [word for word in (model, text) if word is not None]
+    asked = click.get_current_context().get_parameter_source("model_option") is ParameterSource.COMMANDLINE
+    if model_option and (asked or len(given) + (prompt is not None) < 2):
+        given.insert(0, model_option)
+    if prompt is not None:
+        given.append(prompt)
+    if not given:
         raise ModelNotFound("MODEL", "none given", "give a GGUF file, a stored name, or fadinho")
-    return name, (text if text is not None else prompt) or ""
+    if len(given) > 2:
+        raise UsageError(given[2], "one word too many", "give one model and one text")
+    return given[0], "".join(given[1:])
 
 
 def _with_standard_input(words: str) -> str:
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().strip()
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else _text(sys.stdin.buffer.read()).strip()
     whole = "\n\n".join(part for part in (words, piped) if part)
     if not whole:
         raise UsageError("TEXT", "none given", 'say what to answer: amalia run MODEL "Olá!"')
@@ -291,7 +331,14 @@ def setup(words: tuple[str, ...]) -> int:
     """Build llama-cpp-python for this machine."""
     from amalia_edge import build
 
-    return build.main(list(words))
+    if "--json" not in words:
+        return build.main(list(words))
+    with contextlib.redirect_stdout(sys.stderr):
+        code = build.main([word for word in words if word != "--json"])
+    if code:
+        raise LibraryMissing("amalia setup", f"ended with {code}", "read the lines above")
+    emit("setup", dict(build.installed_build() or {}))
+    return 0
 
 
 @click.command()

@@ -19,12 +19,17 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def emit(command: str, result: Any) -> None:
     """Print a command's result for a machine."""
-    print(json.dumps({"schema": SCHEMA, "command": command, "result": result}, ensure_ascii=False), flush=True)
+    _print({"schema": SCHEMA, "command": command, "result": result})
 
 
 def emit_failure(command: str, error: AmaliaError) -> None:
     what = {"code": error.code, "where": error.where, "found": error.found, "advice": error.advice}
-    print(json.dumps({"schema": SCHEMA, "command": command, "error": what}, ensure_ascii=False), flush=True)
+    _print({"schema": SCHEMA, "command": command, "error": what})
+
+
+def _print(content: Any) -> None:
+    text = json.dumps(content, ensure_ascii=False)
+    print(text.encode("utf-8", "replace").decode(), flush=True)  # a path may hold bytes that are no text
 
 
 class Bar:

@@ -6,13 +6,14 @@ view is added, and both are turned into advice.
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from amalia_edge import machine, native
+from amalia_edge.build import installed_build
 from amalia_edge.console import megabytes
+from amalia_edge.decision import VERSION
 from amalia_edge.errors import LibraryMissing, UsageError
 from amalia_edge.machine import Machine
 from amalia_edge.selftest import SelfTest, self_test
@@ -71,8 +72,14 @@ def _verdict(tried: SelfTest | None) -> str:
 
 def examine(root: Path = Path("/"), ask: machine.Ask | None = None) -> Diagnosis:
     """Look at the machine and at the library, try the library in a child, and say what could go wrong."""
-    seen, library = machine.look(root, ask), _library()
-    tried = None if library.missing else self_test()
+    seen = machine.look(root, ask)
+    tried: SelfTest | None = self_test()
+    if tried and tried.signal:  # it would take this process down too
+        library = Library("", (), dict(installed_build() or {}), (), f"its {tried.signal} took the self-test down")
+    else:
+        library = _library()
+    if library.missing and tried and not tried.signal:
+        tried = None
     return Diagnosis(seen, library, tried, tuple(hazards(seen, library, tried)))
 
 
@@ -82,22 +89,30 @@ def hazards(seen: Machine, library: Library, tried: SelfTest | None) -> list[str
     if library.missing:
         found.append(f"llama-cpp-python: {library.missing}. Run: amalia setup")
     elif not library.build:
-        found.append("llama-cpp-python was not built by amalia setup, so its flags are unknown. Run: amalia setup --rebuild")
+        found.append(
+            "llama-cpp-python was not built by amalia setup, so its flags are unknown. Run: amalia setup --rebuild"
+        )
     if tried and not tried.ok:
         found.append(f"{tried}. Run: amalia setup --rebuild")
     if not library.missing and seen.amx and "AMX_INT8" not in library.features:
-        found.append("This CPU has AMX and the build does not use it: half the speed or less. Run: amalia setup --rebuild")
+        found.append(
+            "This CPU has AMX and the build does not use it: half the speed or less. Run: amalia setup --rebuild"
+        )
     if _built_by_unsound_gcc(library):
         found.append(f"Built with AMX by {UNSOUND_GCC}, which crashes at the first token. Run: amalia setup --rebuild")
     if not library.missing and _has_gpu(seen) and all(device.kind == "cpu" for device in library.devices):
-        need = "amalia setup --rebuild" if seen.nvcc or seen.system == "Darwin" else "install the CUDA toolkit, then amalia setup"
+        need = (
+            "amalia setup --rebuild"
+            if seen.nvcc or seen.system == "Darwin"
+            else "install the CUDA toolkit, then amalia setup"
+        )
         found.append(f"There is a GPU and the build does not use it. Do: {need}")
     if 0 < seen.available < LITTLE_MEMORY:
         found.append(f"Only {megabytes(seen.available)} of memory are free: close programs, or choose a small model.")
     return found + _jetson_hazards(seen)
 
 
-def _jetson_hazards(seen: Machine) -> Sequence[str]:
+def _jetson_hazards(seen: Machine) -> list[str]:
     if seen.jetson is None:
         return []
     mode = seen.jetson.power_mode
@@ -123,7 +138,7 @@ def _library() -> Library:
         features, devices = native.features(), tuple(native.devices())
     except LibraryMissing as missing:
         return Library("", (), {}, (), missing.found)
-    return Library(native.VERSION, features, native.build_record(), devices)
+    return Library(VERSION, features, dict(installed_build() or {}), devices)
 
 
 def record(file: Path) -> Path:

@@ -53,8 +53,9 @@ class Sequence:
 
     @property
     def decode_tps(self) -> float:
-        """Give tokens per second after the first one, whose time is the prefill's."""
-        return (self.generated - 1) / self.decode_s if self.decode_s and self.generated > 1 else 0.0
+        """Give tokens per second after the first one, whose time is the prefill's; the end token counts, it is decoded."""
+        steps = self.generated - 1 + (self.finish == "stop")
+        return steps / self.decode_s if self.decode_s and steps > 0 else 0.0
 
 
 class Loaded(Protocol):
@@ -76,7 +77,7 @@ class Engine:
         self._model = model
         self.context = model.context
         self._state = native.Context(model.pointer, model.context, model.threads, model.config)
-        self._batch = min(model.config.batch, self.context)
+        self._chunk = min(model.config.micro_batch, model.config.batch, self.context)  # so that a step is short
         self._active: Sequence | None = None
         self._held: list[int] = []  # the ids whose keys and values the context still holds
 
@@ -105,11 +106,14 @@ class Engine:
             return [self._end(sequence, sequence.finish)]
         started = time.perf_counter()
         reading = sequence.decoded < sequence.prompt_tokens
-        chunk = sequence.ids[sequence.decoded : sequence.decoded + self._batch]
+        chunk = sequence.ids[sequence.decoded : sequence.decoded + self._chunk]
         try:
             self._state.decode(chunk, sequence.decoded)
-        except BaseException:
-            self._forget()
+        except BaseException:  # Ctrl-C too: what was read before this chunk is kept
+            if not self._state.truncate(len(self._held)):
+                self._state.truncate(0)
+                self._held.clear()
+            self.cancel(sequence)
             raise
         sequence.decoded += len(chunk)
         self._held += chunk
@@ -157,18 +161,11 @@ class Engine:
             if held != wanted:
                 break
             same += 1
-        if not self._state.truncate(same):
-            self._forget()
-            return 0
         del self._held[same:]
-        return same
-
-    def _forget(self) -> None:
-        """Empty the context after a failure: half a batch may be in it."""
-        self._state.truncate(0)
-        self._held.clear()
-        if self._active is not None:
-            self._end(self._active, "cancelled")
+        if not self._state.truncate(same):
+            self._state.truncate(0)
+            self._held.clear()
+        return len(self._held)
 
     def close(self) -> None:
         if self._active is not None:

@@ -81,10 +81,10 @@ OFFLINE = (
 def last_line(output: bytes) -> str:
     """Give the last line that says something: pip ends with the error, after its retries."""
     lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines()]
-    errors = [line for line in lines if line.startswith("ERROR:") and line != "ERROR: Exception:"]
-    return (
-        (errors or [line for line in lines if line] or ["it failed without a word"])[-1].removeprefix("ERROR:").strip()
-    )
+    said = [line for line in lines if line.startswith("ERROR:") and line != "ERROR: Exception:"]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    anything = [line for line in lines if line]
+    return (said or raised or anything or ["it failed without a word"])[-1].removeprefix("ERROR:").strip()
 
 
 def _runs(command: list[str]) -> bool:

@@ -34,13 +34,18 @@ class AmaliaError(Exception):
     exit_code = 1
 
     def __init__(self, where: str, found: str, advice: str = "") -> None:
-        self.where, self.found, self.advice = where, found, advice
-        super().__init__(f"{where}: {found}" + (f"; {advice}" if advice else ""))
+        self.where, self.found, self.advice = _line(where), _line(found), _line(advice)
+        super().__init__(f"{self.where}: {self.found}" + (f"; {self.advice}" if advice else ""))
 
     @property
     def code(self) -> str:
         """Give the stable slug machines read: `does-not-fit`."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower()
+
+
+def _line(text: str) -> str:
+    """Keep to one line, and let no file's name or tensor's steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
 
 
 class UsageError(AmaliaError):

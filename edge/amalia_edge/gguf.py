@@ -11,6 +11,7 @@ Every count is held against the bytes that are left before anything is allocated
 import math
 import mmap
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,8 @@ BLOCKS = {
     35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
 }  # fmt: skip
 MOST_KEYS, MOST_TENSORS, LONGEST_NAME, DEEPEST_RANK, WIDEST_ALIGNMENT = 65_536, 65_536, 65_535, 4, 1 << 16
-MOST_BLOCKS = 512  # libllama aborts above it
+MOST_BLOCKS, MOST_EXPERTS = 512, 1024  # libllama aborts above them
+ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,19 @@ FILE_TYPES = {
 
 def read_header(path: Path) -> Header:
     """Read and check a GGUF's header; refuse it with the byte where it breaks the format."""
-    if not path.exists():
-        raise ModelNotFound(str(path), "no such file", "give a GGUF file, a stored name, or fadinho")
-    if not path.is_file():
-        raise ModelNotFound(str(path), "not a file", "give a GGUF file; a checkpoint folder goes through amalia convert")
     try:
+        if not path.exists():
+            raise ModelNotFound(str(path), "no such file", "give a GGUF file, a stored name, or fadinho")
+        if not path.is_file():
+            raise ModelNotFound(
+                str(path), "not a file", "give a GGUF file; a checkpoint folder goes through amalia convert"
+            )
         size = path.stat().st_size
         with path.open("rb") as file:
             if size < 24:
-                raise ModelCorrupt(str(path), f"{size} bytes, too short for a GGUF header", "download or convert it again")
+                raise ModelCorrupt(
+                    str(path), f"{size} bytes, too short for a GGUF header", "download or convert it again"
+                )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                 return _Reader(path, view, size).header()
     except OSError as problem:
@@ -203,7 +209,9 @@ class _Reader:
             raise self.fail(f"{self.view[:4]!r}, wanted {MAGIC!r}: not a GGUF file")
         version = self.scalar(4)
         if version not in (2, 3):
-            raise ModelUnsupported(self.path.name, f"GGUF version {version}", "versions 2 and 3 are known; convert it again")
+            raise ModelUnsupported(
+                self.path.name, f"GGUF version {version}", "versions 2 and 3 are known; convert it again"
+            )
         tensor_count, key_count = self.scalar(10), self.scalar(10)
         if key_count > MOST_KEYS or tensor_count > MOST_TENSORS:
             raise self.fail(f"{key_count} keys and {tensor_count} tensors, more than any model has")
@@ -230,7 +238,9 @@ class _Reader:
         shape = tuple(self.scalar(10) for _ in range(rank))
         kind, offset = self.scalar(4), self.scalar(10)
         if kind not in BLOCKS:
-            raise ModelUnsupported(f"{self.path.name}: tensor {name}", f"block type {kind}", "a newer amalia may know it")
+            raise ModelUnsupported(
+                f"{self.path.name}: tensor {name}", f"block type {kind}", "a newer amalia may know it"
+            )
         label, weights, nbytes = BLOCKS[kind]
         count = math.prod(shape)
         if count == 0 or count >= 1 << 63 or shape[0] % weights:
@@ -247,7 +257,9 @@ class _Reader:
             start = data_offset + tensor.offset
             where = f"{self.path.name}: tensor {tensor.name}"
             if tensor.offset % alignment:
-                raise ModelCorrupt(where, f"offset {tensor.offset} is not a multiple of {alignment}", "convert it again")
+                raise ModelCorrupt(
+                    where, f"offset {tensor.offset} is not a multiple of {alignment}", "convert it again"
+                )
             if start < end:
                 raise ModelCorrupt(where, f"begins inside {before}", "convert it again")
             if start + tensor.nbytes > self.size:
@@ -265,8 +277,40 @@ class _Reader:
         blocks = metadata.get(f"{architecture}.block_count", 1)
         if not isinstance(blocks, int) or not 1 <= blocks <= MOST_BLOCKS:
             raise ModelCorrupt(self.path.name, f"{blocks} layers", f"1 to {MOST_BLOCKS} can be run")
+        self._check_kind(metadata, architecture)
+        for reason in _contradictions(metadata, architecture, blocks):
+            raise ModelCorrupt(self.path.name, reason, "convert it again")
         for key, value in metadata.items():
             if isinstance(value, float) and key.startswith(f"{architecture}."):
                 bad = not math.isfinite(value) or ("epsilon" in key and value <= 0)
                 if bad:
                     raise ModelCorrupt(f"{self.path.name}: {key}", f"{value}", "convert it again")
+
+    def _check_kind(self, metadata: dict[str, Any], architecture: str) -> None:
+        """Refuse what is sound and yet not for us."""
+        if metadata.get("split.count", 1) not in (0, 1):
+            parts = metadata["split.count"]
+            raise ModelUnsupported(
+                self.path.name, f"one of {parts} parts", "join them: llama-gguf-split --merge FIRST OUT"
+            )
+        scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
+        if scaling not in ROPE_SCALINGS:
+            raise ModelUnsupported(self.path.name, f"RoPE scaling {scaling!r}", "known: " + ", ".join(ROPE_SCALINGS))
+
+
+def _contradictions(metadata: dict[str, Any], architecture: str, blocks: int) -> Iterator[str]:
+    """Say which counts would make libllama abort; a count per layer, which is an array, is libllama's to check."""
+    names = ("expert_count", "expert_used_count", "expert_group_count", "expert_group_used_count")
+    told = [metadata.get(f"{architecture}.{name}", 0) for name in names]
+    if all(isinstance(count, int) for count in told):
+        experts, used, groups, groups_used = told
+        if not 0 <= experts <= MOST_EXPERTS or not 0 <= used <= experts or (used == 0) != (experts == 0):
+            yield f"{used} of {experts} experts used"
+        elif groups and not (0 < groups < experts):
+            yield f"{groups} groups of {experts} experts"
+        elif groups > 1 and (experts % groups or not 0 < groups_used < groups):
+            yield f"{groups_used} of {groups} groups of {experts} experts used"
+    for name in ("nextn_predict_layers", "posnet.block_count", "convnext.block_count"):
+        count = metadata.get(f"{architecture}.{name}", 0)
+        if isinstance(count, int) and not 0 <= count <= blocks:
+            yield f"{name} {count} of {blocks} layers"

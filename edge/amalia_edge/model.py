@@ -1,5 +1,8 @@
 """A model file, opened: weights, vocabulary, and the settings it runs with."""
 
+import contextlib
+import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +13,12 @@ from amalia_edge import native
 from amalia_edge.chat import Message, encode, with_system
 from amalia_edge.device import usable_cores
 from amalia_edge.engine import Engine, Piece
-from amalia_edge.errors import UsageError
+from amalia_edge.errors import ModelUnsupported, UsageError
 from amalia_edge.gguf import Header, read_header
 from amalia_edge.sampler import SamplingConfig
 from amalia_edge.vocab import Vocabulary
 
-LARGEST_DEFAULT_CONTEXT = 8192
+LARGEST_DEFAULT_CONTEXT, LARGEST_CONTEXT = 8192, 1 << 24
 EVERY_LAYER = -1
 
 
@@ -39,6 +42,12 @@ class LoadConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(name, f"{value}", "give a number above zero")
+        if self.threads is not None and self.threads > native.MAX_THREADS:
+            raise UsageError("threads", f"{self.threads}", f"at most {native.MAX_THREADS}")
+        if self.context is not None and self.context > LARGEST_CONTEXT:
+            raise UsageError("context", f"{self.context}", f"at most {LARGEST_CONTEXT}")
+        if self.flash_attention in ("off", "0") and self.cache_values in ("q8_0", "q4_0"):
+            raise UsageError("cache_values", f"{self.cache_values} without flash attention", "leave flash attention on")
         for name in ("cache_keys", "cache_values"):
             if getattr(self, name) not in native.CACHE_TYPES:
                 raise UsageError(name, f"{getattr(self, name)!r}", "one of " + ", ".join(native.CACHE_TYPES))
@@ -61,6 +70,8 @@ class Model:
         """Check the file's header, then let libllama load it; `progress` hears of the share that is loaded."""
         config = config or LoadConfig()
         header = read_header(Path(path))
+        if header.metadata.get("tokenizer.ggml.model") == "no_vocab":
+            raise ModelUnsupported(header.path.name, "no vocabulary in it", "convert it with its tokenizer")
         return cls(header, config, native.open_model(header.path, config, progress))
 
     @property
@@ -83,9 +94,14 @@ class Model:
     @property
     def sampling(self) -> SamplingConfig:
         """Give the sampling the model's makers recommend in its metadata, else the defaults."""
-        names = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
-        told = {ours: self.header.metadata.get(f"general.sampling.{theirs}") for ours, theirs in names.items()}
-        return SamplingConfig(**{name: value for name, value in told.items() if isinstance(value, (int, float))})
+        told = SamplingConfig()
+        for ours, theirs in {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}.items():
+            value = self.header.metadata.get(f"general.sampling.{theirs}")
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                setting: dict[str, Any] = {ours: int(value) if ours == "top_k" else float(value)}
+                with contextlib.suppress(UsageError):  # what makes no sense in a file is passed over
+                    told = dataclasses.replace(told, **setting)
+        return told
 
     def chat(self, messages: Sequence[Message], sampling: SamplingConfig | None = None) -> Iterator[Piece]:
         """Answer a conversation, piece by piece; the model's default system prompt is used unless it brings one."""
@@ -97,9 +113,8 @@ class Model:
         return encode(with_system(messages, self.header), template, self.vocabulary)
 
     def complete(self, ids: Sequence[int], sampling: SamplingConfig | None = None) -> Iterator[Piece]:
-        """Go on from ids as they are, piece by piece."""
-        sequence = self.engine.submit(ids, sampling or self.sampling)
-        return self.engine.stream(sequence)
+        """Go on from ids as they are, piece by piece; nothing begins before the first piece is asked for."""
+        yield from self.engine.stream(self.engine.submit(ids, sampling or self.sampling))
 
     def prompt(self, text: str) -> list[int]:
         """Give a plain text's ids, after BOS where the vocabulary wants one."""
@@ -120,5 +135,7 @@ class Model:
     def __enter__(self) -> "Model":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -7,8 +7,9 @@ Nothing is loaded before the first call of `library()`. Every return code is che
 import contextlib
 import ctypes
 import importlib.metadata
-import json
+import importlib.util
 import logging
+import os
 import re
 import sys
 import warnings
@@ -22,8 +23,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from amalia_edge.build import VERSION
-from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing, ModelCorrupt
+from amalia_edge.decision import VERSION
+from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing, ModelCorrupt, ModelUnsupported
 
 log = logging.getLogger("amalia.native")
 complaints: deque[str] = deque(maxlen=4)  # what libllama last warned of; the reason behind a null pointer
@@ -96,7 +97,9 @@ def _check_layouts(bindings: Any) -> None:
     }
     for name, good in sound.items():
         if not good:
-            raise LibraryMissing(f"llama-cpp-python: {name}", "layout differs from its bindings", "run: amalia setup --rebuild")
+            raise LibraryMissing(
+                f"llama-cpp-python: {name}", "layout differs from its bindings", "run: amalia setup --rebuild"
+            )
 
 
 def _declare(bindings: Any) -> None:
@@ -143,21 +146,10 @@ def _load_cpu_variant(bindings: Any) -> None:
 
 def library_folder() -> Path:
     """Give the folder of the shared libraries, without loading them."""
-    import importlib.util
-
     found = importlib.util.find_spec("llama_cpp")
     if found is None or found.origin is None:
         raise LibraryMissing("llama-cpp-python", "not installed", "run: amalia setup")
     return Path(found.origin).parent / "lib"
-
-
-def build_record() -> dict[str, Any]:
-    """Give what `amalia setup` recorded beside the libraries: flags, compiler, reasons; empty if somebody else built."""
-    try:
-        record = json.loads((library_folder() / "build.json").read_text("utf-8"))
-    except (LibraryMissing, OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def features() -> tuple[str, ...]:
@@ -209,6 +201,8 @@ class Threadpool:
         self._free = self._function("ggml_threadpool_free", None, ctypes.c_void_p)
         parameters = handle.ggml_threadpool_params_default(threads)
         self.pointer: int | None = self._new(ctypes.byref(parameters))
+        if not self.pointer:
+            raise DoesNotFit("threads", f"{threads} could not be started", "load with fewer --threads")
 
     @staticmethod
     def _function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
@@ -242,17 +236,29 @@ def open_model(path: Path, config: "ModelSettings", progress: Callable[[float], 
     }
     parameters.load_mode = modes[config.mapped, config.locked]
 
+    stopped: list[BaseException] = []
+
     def on_progress(share: float, _data: Any) -> bool:
-        if progress is not None:
-            progress(share)
-        return True
+        try:
+            if progress is not None:
+                progress(share)
+        except BaseException as reason:  # Ctrl-C arrives here: C can only be told to stop, and the reason kept
+            stopped.append(reason)
+        return not stopped
 
     callback = bindings.llama_progress_callback(on_progress)
     parameters.progress_callback = callback
     with reasons() as why:
-        pointer = bindings.llama_model_load_from_file(str(path).encode(), parameters)
+        pointer = bindings.llama_model_load_from_file(os.fsencode(path), parameters)
+        if stopped:
+            if pointer:
+                bindings.llama_model_free(pointer)
+            raise stopped[0]
         if not pointer:
             raise ModelCorrupt(path.name, f"libllama refuses it: {why()}", "convert or download it again")
+    if bindings.llama_model_has_encoder(pointer) or not bindings.llama_model_has_decoder(pointer):
+        bindings.llama_model_free(pointer)
+        raise ModelUnsupported(path.name, "a model that does not write text", "give a model that generates")
     return pointer
 
 
@@ -298,8 +304,14 @@ class Context:
         with reasons() as why:
             self.pointer = bindings.llama_init_from_model(model, parameters)
             if not self.pointer:
-                raise DoesNotFit("context", f"{size} tokens: {why()}", "load with a smaller --ctx-size, or an f16 cache")
-        self._threads = Threadpool(threads)
+                raise DoesNotFit(
+                    "context", f"{size} tokens: {why()}", "load with a smaller --ctx-size, or an f16 cache"
+                )
+        try:
+            self._threads = Threadpool(threads)
+        except BaseException:
+            bindings.llama_free(self.pointer)
+            raise
         self._threads.attach(self.pointer)
         self._memory = bindings.llama_get_memory(self.pointer)
         self._batch = bindings.llama_batch_init(self._room, 0, 1)

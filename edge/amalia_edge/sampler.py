@@ -7,6 +7,8 @@ from typing import Any
 from amalia_edge import native
 from amalia_edge.errors import UsageError
 
+RANDOM_SEED = 2**32 - 1  # LLAMA_DEFAULT_SEED: libllama takes it for "any", so it would not come again
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -26,7 +28,7 @@ class SamplingConfig:
             "top_k": self.top_k < 0,
             "top_p": not 0 < self.top_p <= 1,
             "min_p": not 0 <= self.min_p < 1,
-            "seed": self.seed is not None and not 0 <= self.seed < 2**32,
+            "seed": self.seed is not None and not 0 <= self.seed < RANDOM_SEED,
             "limit": self.limit is not None and self.limit < 0,
         }
         for name in (name for name, bad in wrong.items() if bad):
@@ -38,7 +40,7 @@ class Sampler:
 
     def __init__(self, config: SamplingConfig) -> None:
         library = self._library = native.library()
-        self.seed = secrets.randbits(32) - 1 & 0xFFFFFFFE if config.seed is None else config.seed
+        self.seed = secrets.randbelow(RANDOM_SEED) if config.seed is None else config.seed
         self._chain: Any = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
         for link in self._links(config):
             library.llama_sampler_chain_add(self._chain, link)

@@ -8,6 +8,7 @@ product with it.
 
 import json
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -61,7 +62,8 @@ def run_child(argv: list[str]) -> SelfTest:
     seconds = time.monotonic() - began
     said = done.stderr.decode("utf-8", "replace").strip().splitlines()
     if done.returncode < 0:
-        return SelfTest(False, _signal_name(-done.returncode), seconds, said[-1] if said else "it left no message")
+        words = [line for line in said if re.search(r"assert|abort|error|fail", line, re.IGNORECASE)]
+        return SelfTest(False, _signal_name(-done.returncode), seconds, words[-1] if words else "it left no message")
     try:
         answer = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
         return SelfTest(bool(answer["ok"]), "", seconds, str(answer["detail"]), wrong=not answer["ok"])

@@ -20,9 +20,12 @@ def models_folder() -> Path:
 
 def find(name: str) -> Path:
     """Give the file a name stands for: an existing file first, then a source (`fadinho:Q8_0`), then a stored name."""
-    path = Path(name).expanduser()
-    if path.is_file() or name.endswith(".gguf") or os.sep in name:
-        return path
+    try:
+        path = Path(name).expanduser()
+        if path.is_file() or name.endswith(".gguf") or os.sep in name:
+            return path
+    except (OSError, RuntimeError) as problem:  # a name too long, a folder that may not be entered, nobody's home
+        raise ModelNotFound(name[:80], str(problem)[:120], "give a GGUF file, a stored name, or fadinho") from None
     stem, _, level = name.partition(":")
     for source in entry_points(group="amalia.sources"):
         if source.name == stem:
@@ -39,5 +42,7 @@ def _stored(stem: str, level: str) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UsageError(stem, "several models: " + ", ".join(path.stem for path in found), "add the level, as in NAME:Q8_0")
+        raise UsageError(
+            stem, "several models: " + ", ".join(path.stem for path in found), "add the level, as in NAME:Q8_0"
+        )
     raise ModelNotFound(stem, "no such file, stored model or source", "give a GGUF file, or: amalia convert SOURCE")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from amalia_edge import machine as edge_machine
 from amalia_edge import native
+from amalia_edge.build import installed_build
 from amalia_edge.decision import VERSION
 
 WORTH_ASKING = ("uname", "nproc", "python3", "sysctl", "nvidia-smi", "nvpmodel", "vm_stat", "sw_vers")
@@ -69,7 +70,7 @@ def loaded_library() -> Library:
         features=native.features(),
         devices=tuple(f"{device.name} ({device.description})" for device in devices),
         backends=tuple(dict.fromkeys(device.name.rstrip("0123456789") for device in devices)),
-        compiler=str(native.build_record().get("compiler", "")),
+        compiler=str((installed_build() or {}).get("compiler", "")),
     )
 
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from amalia_edge import __version__
-
 from amalia_bench.machine import Machine
 from amalia_bench.speed import Measurement
+from amalia_edge import __version__
 
 FORMAT = 1  # of a row's own fields
 SAMPLES = ("samples_ns", "samples_ts", "samples_engine_ts")  # lists: not in CSV, as in llama-bench

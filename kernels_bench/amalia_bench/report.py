@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amalia_edge.console import megabytes
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from amalia_bench.machine import Machine
 from amalia_bench.records import SAMPLES
+from amalia_edge.console import megabytes
 
 Row = Mapping[str, Any]
 WIDTH = 80

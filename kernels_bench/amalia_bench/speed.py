@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from amalia_edge.errors import UsageError
-from amalia_edge.model import LoadConfig
-
 from amalia_bench.clock import Sample, Timing
 from amalia_bench.machine import Library
+from amalia_edge.errors import UsageError
+from amalia_edge.model import LoadConfig
 
 MEMORY_PER_FILE_BYTE = 2.0  # with AMX or repacking the weights are copied beside the mapped file
 
@@ -159,7 +158,9 @@ def _in_turns(subjects: list[Subject], config: SpeedConfig, watch: Callable[[], 
     for case in config.cases:
         started = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         turns: list[list[Turn]] = [[] for _ in subjects]
-        for _, (subject, taken) in itertools.product(range(config.repetitions), list(zip(subjects, turns, strict=True))):
+        for _, (subject, taken) in itertools.product(
+            range(config.repetitions), list(zip(subjects, turns, strict=True))
+        ):
             if config.delay_s:
                 time.sleep(config.delay_s)
             taken.append(subject.measure(case))

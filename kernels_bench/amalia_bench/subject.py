@@ -16,14 +16,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from amalia_bench.clock import Sample, settle
+from amalia_bench.machine import loaded_library, peak_memory
+from amalia_bench.speed import Case, Facts, SpeedConfig, Turn
 from amalia_edge import errors, native
 from amalia_edge.errors import AmaliaError, BenchError
 from amalia_edge.model import Model
 from amalia_edge.sampler import SamplingConfig
-
-from amalia_bench.clock import Sample, settle
-from amalia_bench.machine import loaded_library, peak_memory
-from amalia_bench.speed import Case, Facts, SpeedConfig, Turn
 
 PATIENCE_S = 30.0  # for a child to end by itself
 
@@ -59,7 +58,9 @@ class RemoteSubject:
             answer = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self._process.join(PATIENCE_S)
-            raise BenchError(self._path.name, f"its process died of {_cause(self._process)}", "try: amalia doctor") from None
+            raise BenchError(
+                self._path.name, f"its process died of {_cause(self._process)}", "try: amalia doctor"
+            ) from None
         if isinstance(answer, _Failure):
             raise answer.error()
         return answer
@@ -164,6 +165,9 @@ class LocalSubject:
         """Time llama_decode and nothing else: the prompt in batches, or one random token after another."""
         assert self._bare is not None
         ids, batch = self._ids(case.tokens), self._room if case.prompt else 1
+        self._bare.truncate(0)
+        self._bare.decode(ids[:1], 0)  # wakes the threads: in llama-bench they are awake from the run before
+        self._library.llama_synchronize(self._bare.pointer)
         self._bare.truncate(0)
         started = time.perf_counter_ns()
         for start in range(0, len(ids), batch):

@@ -9,10 +9,12 @@ Wanted: 128 tokens ≥ 0.80 ×, 1000 tokens ≥ 0.90 ×. Ends with 1 where it is
 
 import argparse
 import hashlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
-from alternate import Side, amalia, compare, in_turns, pick
+from alternate import Rows, Side, amalia, compare, in_turns, pick
 
 WANTED = {128: 0.80, 1000: 0.90}
 SAME_DECODE = 0.97  # our own decode figure beside llama-bench's: both do the same
@@ -26,6 +28,16 @@ def check_same_ggml(folder: Path) -> None:
         theirs = folder / ours.name
         if not theirs.is_file() or _digest(theirs) != _digest(ours):
             sys.exit(f"{theirs}: not the product's; copy {ours} there")
+    # What was built elsewhere carries the path of its own libraries inside, and would take those.
+    linked = subprocess.run(
+        ["ldd", folder / "llama-bench"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LD_LIBRARY_PATH": str(folder)},
+    )
+    strangers = [line.strip() for line in linked.stdout.splitlines() if "libggml" in line and f"{folder}/" not in line]
+    if linked.returncode or strangers:
+        sys.exit(f"{folder / 'llama-bench'}: takes other libraries: {strangers or linked.stderr}")
 
 
 def _digest(path: Path) -> str:
@@ -42,6 +54,7 @@ def main() -> None:
     words.add_argument("-p", "--prompt", type=int, default=512)
     words.add_argument("-t", "--threads", type=int, help="[default: physical cores]")
     order = words.parse_args()
+    order.folder = order.folder.resolve()
     check_same_ggml(order.folder)
     from amalia_edge.device import usable_cores
 
@@ -49,7 +62,9 @@ def main() -> None:
     enough = []
     for count in order.generated:
         common = ["-p", str(order.prompt), "-n", str(count), "-r", str(order.repetitions), "-t", threads]
-        theirs = Side("llama-bench", (str(order.folder / "llama-bench"), "-m", order.model, *common, "-o", "json"))
+        theirs = Side(
+            "llama-bench", (str(order.folder / "llama-bench"), "-m", order.model, *common, "-o", "json"), order.folder
+        )
         rounds = in_turns([amalia(sys.executable, [order.model, *common]), theirs], order.rounds)
         if count == order.generated[0]:
             row = rounds[0][0][0]
@@ -62,9 +77,9 @@ def main() -> None:
     sys.exit(0 if all(enough) else 1)
 
 
-def _compare(what: str, rounds: list[list[list[dict[str, object]]]], case: tuple[int, int], figure: str, wanted: float) -> bool:  # fmt: skip
-    ours = [float(str(pick(rows[0], *case)[figure])) for rows in rounds]
-    theirs = [float(str(pick(rows[1], *case)["avg_ts"])) for rows in rounds]
+def _compare(what: str, rounds: list[list[Rows]], case: tuple[int, int], figure: str, wanted: float) -> bool:
+    ours = [pick(rows[0], *case)[figure] for rows in rounds]
+    theirs = [pick(rows[1], *case)["avg_ts"] for rows in rounds]
     return compare(what, ours, theirs, wanted)
 
 

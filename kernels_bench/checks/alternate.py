@@ -25,10 +25,13 @@ Rows = list[dict[str, Any]]
 class Side:
     name: str
     command: tuple[str, ...]
+    libraries: Path | None = None  # where the dynamic linker is to look first
 
     def run(self) -> Rows:
         """Run once and give the rows; a side that fails ends the check with its last words."""
         environment = {**os.environ, "PYTHONPATH": ROOMS}
+        if self.libraries:
+            environment["LD_LIBRARY_PATH"] = str(self.libraries)
         done = subprocess.run(self.command, capture_output=True, text=True, env=environment)
         if done.returncode:
             sys.exit(f"{self.name}: exit code {done.returncode}\n{done.stderr[-2000:]}")

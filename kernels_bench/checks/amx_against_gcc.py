@@ -21,7 +21,10 @@ WANTED_PROMPT, WANTED_GENERATION = 2.4, 1.6
 def gcc_python(folder: Path) -> str:
     """Give the interpreter of the gcc build, which is made if it is not there."""
     python = folder / "bin" / "python"
-    if not python.exists() or subprocess.run([python, "-c", "import llama_cpp.llama_cpp"], capture_output=True).returncode:
+    if (
+        not python.exists()
+        or subprocess.run([python, "-c", "import llama_cpp.llama_cpp"], capture_output=True).returncode
+    ):
         build = [sys.executable, str(ROOT / "edge" / "amalia_edge" / "build.py"), "--compiler", "gcc", "--cpu"]
         made = subprocess.run([*build, "--venv", str(folder), "--project", f"{ROOT}[bench]"])
         if made.returncode:
@@ -44,7 +47,9 @@ def main() -> None:
     sides = [amalia(order.product, common, "product"), amalia(gcc_python(order.gcc_venv), common, "gcc")]
     rounds = in_turns(sides, order.rounds)
     for side, rows in zip(sides, rounds[0], strict=True):
-        print(f"{side.name}: {rows[0]['cpu_info']}, {rows[0]['n_threads']} threads, {rows[0]['compiler']}, {rows[0]['features']}")
+        print(
+            f"{side.name}: {rows[0]['cpu_info']}, {rows[0]['n_threads']} threads, {rows[0]['compiler']}, {rows[0]['features']}"
+        )
     features = [set(rows[0]["features"].split()) for rows in rounds[0]]
     if "AMX_INT8" not in features[0] or "AMX_INT8" in features[1]:
         sys.exit("not comparable: AMX must be in the product's build, and not in gcc's (is this a machine with AMX?)")

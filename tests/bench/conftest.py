@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from amalia_bench.clock import Sample, Timing
 from amalia_bench.machine import Library, Machine
 from amalia_bench.speed import Case, Facts, Measurement

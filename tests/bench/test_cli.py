@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from amalia_bench.cli import bench
-from amalia_edge.errors import ModelNotFound, UsageError
 from click import BadParameter
 from click.testing import CliRunner, Result
+
+from amalia_bench.cli import bench
+from amalia_edge.errors import ModelNotFound, UsageError
 
 QUICK = ("-p", "8", "-n", "4", "-r", "2", "-t", "1")
 
@@ -26,7 +27,9 @@ def test_json_output_is_llama_benchs_bare_list(tiny: Path) -> None:
     rows = rows_of(str(tiny), *QUICK)
     assert [(row["n_prompt"], row["n_gen"]) for row in rows] == [(8, 0), (0, 4)]
     assert all(len(row["samples_ts"]) == len(row["samples_engine_ts"]) == 2 for row in rows)
-    assert all(min(row["avg_ts"], row["engine_ts"], row["load_s"], row["peak_rss"], row["first_token_s"]) > 0 for row in rows)
+    assert all(
+        min(row["avg_ts"], row["engine_ts"], row["load_s"], row["peak_rss"], row["first_token_s"]) > 0 for row in rows
+    )
 
 
 def test_the_json_switch_gives_the_envelope(tiny: Path) -> None:
@@ -38,7 +41,13 @@ def test_the_json_switch_gives_the_envelope(tiny: Path) -> None:
 
 def test_settings_reach_libllama_and_the_record(tiny: Path) -> None:
     (row,) = rows_of(str(tiny), *QUICK, "-p", "0", "-ctk", "q8_0", "-b", "32", "-ub", "16", "-fa", "1")
-    assert (row["type_k"], row["n_batch"], row["n_ubatch"], row["flash_attn"], row["n_threads"]) == ("q8_0", 32, 16, 1, 1)
+    assert (row["type_k"], row["n_batch"], row["n_ubatch"], row["flash_attn"], row["n_threads"]) == (
+        "q8_0",
+        32,
+        16,
+        1,
+        1,
+    )
 
 
 def test_two_models_are_measured_in_turns(tiny: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Samples, their mean and their spread; quiet before the next one."""
 
 import pytest
+
 from amalia_bench.clock import Sample, Timing, settle, spread
 
 

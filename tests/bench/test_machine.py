@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from amalia_bench.machine import peak_memory, this_machine
 
 MACHINES = Path(__file__).parents[1] / "machines"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from amalia_bench.machine import Machine
 from amalia_bench.records import speed_row
 from amalia_bench.speed import Case
@@ -10,7 +11,33 @@ from amalia_bench.speed import Case
 from .conftest import measurement
 
 # test::get_fields() in llama.cpp's tools/llama-bench/llama-bench.cpp, as far as they mean something here
-LLAMA_BENCH = ["build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type", "model_size", "model_n_params", "n_batch", "n_ubatch", "n_threads", "type_k", "type_v", "n_gpu_layers", "flash_attn", "n_prompt", "n_gen", "n_depth", "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts"]
+LLAMA_BENCH = [
+    "build_commit",
+    "cpu_info",
+    "gpu_info",
+    "backends",
+    "model_filename",
+    "model_type",
+    "model_size",
+    "model_n_params",
+    "n_batch",
+    "n_ubatch",
+    "n_threads",
+    "type_k",
+    "type_v",
+    "n_gpu_layers",
+    "flash_attn",
+    "n_prompt",
+    "n_gen",
+    "n_depth",
+    "test_time",
+    "avg_ns",
+    "stddev_ns",
+    "avg_ts",
+    "stddev_ts",
+    "samples_ns",
+    "samples_ts",
+]
 
 
 def test_llama_benchs_fields_come_first_in_its_order(machine: Machine) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from amalia_bench import report
 from amalia_bench.machine import Machine
 from amalia_bench.records import speed_row
 from amalia_bench.speed import Case
-from rich.console import Console
 
 from .conftest import measurement
 
@@ -31,7 +32,13 @@ def printed(rows: list[dict[str, Any]], machine: Machine) -> list[str]:
 
 
 def test_the_table_is_at_most_80_columns_wide(rows: list[dict[str, Any]], machine: Machine) -> None:
-    slow = {"avg_ts": 0.0312, "stddev_ts": 0.0001, "load_s": 1234.5, "model_size": 18_304_638_976, "peak_rss": 19_000_000_000}
+    slow = {
+        "avg_ts": 0.0312,
+        "stddev_ts": 0.0001,
+        "load_s": 1234.5,
+        "model_size": 18_304_638_976,
+        "peak_rss": 19_000_000_000,
+    }
     fast = {"avg_ts": 123456.7, "stddev_ts": 12345.6, "engine_ts": 98765.4, "engine_stddev_ts": 5432.1}
     lines = printed([{**row, **slow, **fast} for row in rows], machine)
     assert max(map(len, lines)) <= 80

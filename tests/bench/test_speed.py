@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from amalia_bench.clock import Sample
 from amalia_bench.speed import Case, SpeedConfig, Turn, fit_together, measure_speed, steps
 from amalia_edge.errors import UsageError

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from amalia_bench.speed import Case, SpeedConfig
 from amalia_bench.subject import LocalSubject, RemoteSubject, open_remote
 from amalia_edge.errors import BenchError, ModelCorrupt

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.levels import LEVELS
 from amalia_convert.receipt import Receipt

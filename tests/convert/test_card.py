@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from amalia_convert.card import describe_source
 from amalia_convert.checkpoint import open_checkpoint
 from amalia_convert.source import Source

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from amalia_convert.checkpoint import INDEX, Reader, open_checkpoint
 from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt
 from checkpoints import Tiny, weights, write_json, write_safetensors

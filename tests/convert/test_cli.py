@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
 from amalia_convert.cli import convert
 from amalia_edge.errors import UsageError
-from click.testing import CliRunner
 
 
 def test_the_table_names_the_file_and_what_to_type_next(checkpoint: Path, tmp_path: Path) -> None:

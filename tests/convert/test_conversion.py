@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gguf
 import pytest
+
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.levels import LEVELS
 from amalia_convert.receipt import read_receipt

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from amalia_convert.checkpoint import open_checkpoint
 from amalia_convert.families import describe, find_family, map_tensors, read_shape, rope_order
 from amalia_edge.errors import AmaliaError, CheckpointIncomplete, ModelUnsupported, TensorUnmapped

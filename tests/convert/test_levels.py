@@ -2,6 +2,7 @@
 
 import gguf
 import pytest
+
 from amalia_convert.levels import LEVELS, BlockType, Place, choose_block, find_level
 from amalia_edge.errors import UsageError
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from amalia_convert.checkpoint import open_checkpoint
 from amalia_convert.conversion import ConvertConfig, plan_conversion
 from amalia_convert.levels import LEVELS

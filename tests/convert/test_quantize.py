@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from amalia_convert.checkpoint import Piece
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.families import MappedTensor

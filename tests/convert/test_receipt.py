@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from amalia_convert.receipt import FORMAT, Receipt, is_current, read_receipt, receipt_path, write_receipt
 from amalia_edge.errors import ModelCorrupt, ModelUnsupported
 

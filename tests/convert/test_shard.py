@@ -5,11 +5,12 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from amalia_convert.shard import HEADER_LIMIT, read_tensors
 from amalia_edge.errors import AmaliaError, CheckpointIncomplete, ModelCorrupt
 from checkpoints import safetensors_bytes
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 SOUND = {
     "__metadata__": {"format": "pt"},

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import amalia_convert.source as source_module
 import pytest
+
+import amalia_convert.source as source_module
 from amalia_convert.source import Source, find_source, store_embedded
 from amalia_edge.errors import HubError, ModelNotFound, UsageError
 from amalia_edge.store import models_folder

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+
 from amalia_convert.checkpoint import open_checkpoint
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.vocab import describe_vocabulary

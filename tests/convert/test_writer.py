@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from amalia_convert.metadata import string, uint32
 from amalia_convert.writer import Target, header_bytes, make_folder, write_whole
 from amalia_edge.errors import ConvertError, ModelCorrupt

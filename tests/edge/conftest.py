@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from models import tiny_model
 
 from amalia_edge.model import LoadConfig, Model
+from models import tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from amalia_edge import build as builder
 from amalia_edge import decision
 from amalia_edge.build import (
@@ -239,7 +240,7 @@ def test_a_failed_build_is_one_page_with_advice_and_leaves_no_wheel(
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(builder, "_tools", lambda build, pip: tools)
-    monkeypatch.setattr(builder, "_source", lambda pip: tmp_path)
+    monkeypatch.setattr(builder, "_source", lambda tools, pip: tmp_path)
     with pytest.raises(
         LibraryMissing, match=r"\.log: the build failed; too little memory: run setup again with --jobs 1"
     ):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from amalia_edge.decision import Build, Wish, decide
 from amalia_edge.errors import LibraryMissing, UsageError
 from amalia_edge.machine import Compiler, Machine, look

@@ -71,12 +71,12 @@ def test_an_answer_stops_where_the_context_ends(model: Model) -> None:
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_counts(model: Model) -> None:
     with pytest.raises(ContextFull, match=r"301 tokens of prompt, 256 of context"):
-        model.complete(model.prompt("a" * 300))
+        list(model.complete(model.prompt("a" * 300)))
 
 
 def test_an_empty_prompt_is_refused(model: Model) -> None:
     with pytest.raises(UsageError):
-        model.complete([])
+        list(model.complete([]))
 
 
 def test_a_second_request_finds_the_engine_busy(model: Model) -> None:
@@ -86,6 +86,33 @@ def test_a_second_request_finds_the_engine_busy(model: Model) -> None:
     model.engine.cancel(sequence)
     assert sequence.finish == "cancelled"
     model.engine.cancel(model.engine.submit(model.prompt("a terra"), GREEDY))
+
+
+def test_an_answer_never_begun_leaves_the_engine_free(model: Model) -> None:
+    model.complete(model.prompt("o mar"), GREEDY)
+    assert len(list(model.complete(model.prompt("a terra"), GREEDY))) > 0
+
+
+def test_an_interrupted_chunk_keeps_what_was_read_before_it(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Model.open(tiny, LoadConfig(context=128, threads=2, micro_batch=8)) as small:
+        ids, calls = small.prompt("a" * 40), 0
+        plain = [piece.token for piece in small.complete(ids, GREEDY)]
+        small.engine._rewind([7, 7])
+        decode = native.Context.decode
+
+        def interrupted(state: native.Context, chunk: list[int], start: int) -> None:
+            nonlocal calls
+            calls += 1
+            decode(state, chunk, start)
+            if calls == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(native.Context, "decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(small.complete(ids, GREEDY))
+        sequence = small.engine.submit(ids, GREEDY)
+        assert sequence.reused == 16  # two whole chunks
+        assert [piece.token for piece in small.engine.stream(sequence)] == plain
 
 
 def test_leaving_a_stream_early_frees_the_engine(model: Model) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from amalia_edge import environment
 from amalia_edge.environment import find_pip, install_into, last_line, make_environment
 from amalia_edge.errors import LibraryMissing

@@ -11,6 +11,12 @@ def test_an_error_reads_where_found_and_what_would_do() -> None:
     assert str(error) == "a.gguf: byte 4182: wanted 91 more, 12 left; download it again"
 
 
+def test_an_error_is_one_line_whatever_a_file_calls_its_tensors() -> None:
+    assert "\n" not in str(ModelCorrupt("a\nb", "\x1b[2J", "c\r\nd")) and "\x1b" not in str(
+        ModelCorrupt("a", "\x1b[2J")
+    )
+
+
 def test_the_slug_is_the_name_in_small_letters_with_hyphens() -> None:
     assert DoesNotFit("x", "y").code == "does-not-fit"
 

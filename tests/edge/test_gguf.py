@@ -28,7 +28,14 @@ def tensor(name: str, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
 ARCHITECTURE = key("general.architecture", 8, string("llama"))
 
 
-def built(keys: list[bytes], tensors: list[bytes] | None = None, data: bytes = b"", *, version: int = 3, key_count: int | None = None) -> bytes:
+def built(
+    keys: list[bytes],
+    tensors: list[bytes] | None = None,
+    data: bytes = b"",
+    *,
+    version: int = 3,
+    key_count: int | None = None,
+) -> bytes:
     """Build a file, which may lie about its count of keys."""
     tensors = tensors or []
     counts = len(tensors), len(keys) if key_count is None else key_count
@@ -61,12 +68,12 @@ def test_a_missing_file_and_a_folder_are_not_found(tmp_path: Path) -> None:
 
 def test_a_file_cut_in_half_names_the_tensor_and_what_is_missing(tiny: Path, wrote: Callable[[bytes], Path]) -> None:
     content = tiny.read_bytes()
-    with pytest.raises(ModelCorrupt, match="the file ends [0-9,]+ bytes too early"):
+    with pytest.raises(ModelCorrupt, match=r"the file ends [0-9,]+ bytes too early"):
         read_header(wrote(content[: len(content) // 2]))
 
 
 def test_a_file_cut_in_its_header_names_the_byte(tiny: Path, wrote: Callable[[bytes], Path]) -> None:
-    with pytest.raises(ModelCorrupt, match="byte 1[0-9]+"):
+    with pytest.raises(ModelCorrupt, match=r"byte 1[0-9]+"):
         read_header(wrote(tiny.read_bytes()[:200]))
 
 
@@ -88,6 +95,15 @@ WRONG = {
     "513 layers": built([ARCHITECTURE, key("llama.block_count", 4, struct.pack("<I", 513))]),
     "nan": built([ARCHITECTURE, key("llama.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", float("nan")))]),
     "-1e-05|-9.99": built([ARCHITECTURE, key("llama.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", -1e-5))]),
+    "5 of 2 experts": built(
+        [
+            ARCHITECTURE,
+            key("llama.expert_count", 4, struct.pack("<I", 2)),
+            key("llama.expert_used_count", 4, struct.pack("<I", 5)),
+        ]
+    ),
+    "0 of 1000 experts": built([ARCHITECTURE, key("llama.expert_count", 4, struct.pack("<I", 1000))]),
+    "nextn_predict_layers 9": built([ARCHITECTURE, key("llama.nextn_predict_layers", 4, struct.pack("<I", 9))]),
     "of rank 9": built([ARCHITECTURE], [string("t") + struct.pack("<I", 9)]),
     "in blocks of 32": built([ARCHITECTURE], [tensor("t", (33, 2), 8, 0)]),
     r"of shape \(0,\)": built([ARCHITECTURE], [tensor("t", (0,), 0, 0)]),
@@ -105,8 +121,13 @@ def test_each_way_to_be_wrong_has_its_own_words(found: str, wrote: Callable[[byt
         read_header(wrote(WRONG[found]))
 
 
-def test_an_unknown_version_or_block_type_is_unsupported(wrote: Callable[[bytes], Path]) -> None:
-    for content in (built([ARCHITECTURE], version=9), built([ARCHITECTURE], [tensor("t", (32,), 99, 0)])):
+def test_what_we_do_not_run_is_unsupported(wrote: Callable[[bytes], Path]) -> None:
+    other = [
+        key("split.count", 2, struct.pack("<H", 3)),
+        key("llama.rope.scaling.type", 8, string("zzz")),
+    ]
+    contents = [built([ARCHITECTURE, kind]) for kind in other]
+    for content in (built([ARCHITECTURE], version=9), built([ARCHITECTURE], [tensor("t", (32,), 99, 0)]), *contents):
         with pytest.raises(ModelUnsupported):
             read_header(wrote(content))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from amalia_edge.errors import UsageError
 from amalia_edge.machine import COMMANDS, Ask, Compiler, Gpu, identify, look, record
 

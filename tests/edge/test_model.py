@@ -4,18 +4,19 @@ from pathlib import Path
 
 import gguf
 import pytest
-from models import tiny_model
 
-from amalia_edge.errors import ModelCorrupt, ModelNotFound, UsageError
+from amalia_edge.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, UsageError
 from amalia_edge.model import LoadConfig, Model
 from amalia_edge.sampler import SamplingConfig
+from amalia_edge.selftest import tiny_model as tiny_model_without_vocabulary
+from models import tiny_model
 
 
 def test_the_six_line_example_of_the_readme_works(tiny: Path) -> None:
     with Model.open(tiny) as model:
         messages = [{"role": "user", "content": "Olá!"}]
-        text = "".join(piece.text for piece in model.chat(messages, SamplingConfig(limit=8)))  # type: ignore[arg-type]
-    assert isinstance(text, str)
+        text = "".join(piece.text for piece in model.chat(messages, SamplingConfig(limit=8, temperature=0)))  # type: ignore[arg-type]
+        assert text == "".join(piece.text for piece in model.chat(messages, SamplingConfig(limit=8, temperature=0)))  # type: ignore[arg-type]
     assert model.pointer is None
 
 
@@ -50,17 +51,47 @@ def test_the_makers_sampling_is_the_default(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("wrong", [
-    {"context": 0}, {"threads": -1}, {"batch": 0}, {"cache_keys": "q3_x"}, {"flash_attention": "maybe"},
+    {"context": 0}, {"context": 1 << 32}, {"threads": -1}, {"threads": 1000}, {"batch": 0}, {"cache_keys": "q3_x"}, {"flash_attention": "maybe"},
 ])  # fmt: skip
 def test_a_setting_that_makes_no_sense_is_named(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         LoadConfig(**wrong)  # type: ignore[arg-type]
 
 
+def test_ctrl_c_while_loading_ends_the_loading(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Model.open(tiny, progress=interrupted)
+    assert capfd.readouterr().err == ""
+
+
+def test_sampling_that_makes_no_sense_in_a_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = gguf.GGUFWriter.add_name
+
+    def with_nonsense(writer: gguf.GGUFWriter, name: str) -> None:
+        plain(writer, name)
+        writer.add_float32("general.sampling.temp", -1)
+        writer.add_float32("general.sampling.top_k", 20)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_name", with_nonsense)
+    with Model.open(tiny_model(tmp_path / "x.gguf")) as model:
+        assert model.sampling == SamplingConfig(top_k=20)
+        assert isinstance(model.sampling.top_k, int)
+
+
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])
 def test_each_cache_type_runs(tiny: Path, cache: str) -> None:
     with Model.open(tiny, LoadConfig(context=64, cache_keys=cache, cache_values=cache, flash_attention="on")) as model:
         assert len(list(model.complete(model.prompt("o mar"), SamplingConfig(temperature=0, limit=3)))) >= 1
+
+
+def test_a_model_without_a_vocabulary_is_unsupported(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(tiny_model_without_vocabulary())
+    with pytest.raises(ModelUnsupported, match="no vocabulary"):
+        Model.open(path)
 
 
 def test_a_missing_file_is_not_found() -> None:
@@ -74,5 +105,5 @@ def test_a_good_header_without_the_tensors_libllama_wants_is_corrupt_and_says_wh
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(ModelCorrupt, match="libllama refuses it: .*context_length"):
+    with pytest.raises(ModelCorrupt, match=r"libllama refuses it: .*context_length"):
         Model.open(path)

@@ -13,7 +13,7 @@ def answer(model: Model, sampling: SamplingConfig) -> str:
 
 @pytest.mark.parametrize(("name", "value"), [
     ("temperature", -1), ("temperature", 99), ("top_k", -1), ("top_p", 0), ("top_p", 1.5), ("min_p", 1), ("seed", -1),
-    ("seed", 2**32), ("limit", -2),
+    ("seed", 2**32 - 1), ("limit", -2),
 ])  # fmt: skip
 def test_a_setting_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=name):
