@@ -17,7 +17,7 @@ setup: $(READY)  ## make .venv and build llama-cpp-python for this machine (SETU
 $(READY): pyproject.toml constraints.txt edge/amalia_edge/build.py $(if $(SETUP),FORCE)
 	@if [ -z "$(PYTHON)" ]; then echo "amalia: no Python 3.10 to 3.14 found; install one (Debian, Ubuntu: apt install python3)"; exit 2; fi
 	$(PYTHON) edge/amalia_edge/build.py --venv $(VENV) --project '.[dev]' --constraints constraints.txt $(SETUP)
-	@touch $(READY)
+	@: > $(READY)
 
 demo: $(READY)  ## the whole line on the embedded model: convert, answer, measure
 	$(BIN)/python -m amalia_bench.demo
