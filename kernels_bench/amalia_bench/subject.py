@@ -49,7 +49,8 @@ class RemoteSubject:
         self.facts: Facts = self._answer()
 
     def measure(self, case: Case) -> Turn:
-        self._connection.send(case)
+        with contextlib.suppress(BrokenPipeError):  # a child that is gone is named by what follows
+            self._connection.send(case)
         turn: Turn = self._answer()
         return turn
 
@@ -81,7 +82,8 @@ def open_remote(path: Path, config: SpeedConfig) -> Iterator[RemoteSubject]:
     theirs.close()  # so that the child's end is the only one, and its death is heard
     try:
         yield RemoteSubject(path, process, ours)
-        ours.send(None)
+        with contextlib.suppress(BrokenPipeError):
+            ours.send(None)
         process.join(PATIENCE_S)
     finally:
         ours.close()
