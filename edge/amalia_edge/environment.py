@@ -95,11 +95,14 @@ def _runs(command: list[str]) -> bool:
 
 
 def _fetch_pip(cache: Path) -> Path:
-    """Download pip's wheel, the one thing pip cannot fetch for us, from the index pip would use."""
+    """Download pip's wheel, the one thing pip cannot fetch for us, from the index that PIP_INDEX_URL names."""
     wheel = cache / "build" / PIP
     if wheel.is_file() and hashlib.sha256(wheel.read_bytes()).hexdigest() == PIP_SHA256:
         return wheel
     index = os.environ.get("PIP_INDEX_URL", "").rstrip("/")
+    if not index:
+        advice = "install it (Debian, Ubuntu: apt install python3-venv), or name an index in PIP_INDEX_URL"
+        raise LibraryMissing("pip", "this Python has neither pip nor ensurepip", advice)
     trust = ssl.create_default_context(cafile=os.environ.get("PIP_CERT"))
     try:
         with urllib.request.urlopen(f"{index}/pip/", timeout=60, context=trust) as page:
