@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from amalia_bench.machine import this_machine
 from amalia_bench.report import rate
 from amalia_bench.speed import Measurement, SpeedConfig, measure_speed, steps
 from amalia_bench.subject import open_remote
@@ -54,7 +55,11 @@ def demonstrate() -> None:
         out.print(f"   {receipt.level}: ", end="")
         answer(path)
     _say("\n3. Speed, models in turns")
-    out.print(summary(receipts, measure(paths)))
+    table, machine = summary(receipts, measure(paths)), this_machine()
+    out.print(table)
+    out.print(
+        f"\n{machine.cpu}, {machine.cores} cores: mean ± standard deviation of {REPETITIONS} runs, greedy, text included."
+    )
     out.print(NEXT, markup=False)
 
 
