@@ -85,6 +85,9 @@ WRONG = {
     "a string of": built([key("general.architecture", 8, struct.pack("<Q", 1 << 62))]),
     "an array of .* values": built([ARCHITECTURE, key("x", 9, struct.pack("<IQ", 4, 1 << 61))]),
     "an array of .* strings": built([ARCHITECTURE, key("x", 9, struct.pack("<IQ", 8, 1 << 61))]),
+    "a string of 4611686018427387904 bytes, [0-9]+ left": built(
+        [ARCHITECTURE, key("x", 9, struct.pack("<IQQ", 8, 1, 1 << 62))]
+    ),
     "unknown kind": built([ARCHITECTURE, key("x", 9, struct.pack("<IQ", 9, 1))]),
     "unknown value kind": built([ARCHITECTURE, key("x", 77, b"")]),
     "twice": built([ARCHITECTURE, ARCHITECTURE]),

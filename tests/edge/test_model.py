@@ -59,11 +59,15 @@ def test_a_setting_that_makes_no_sense_is_named(wrong: dict[str, object]) -> Non
 
 
 def test_ctrl_c_while_loading_ends_the_loading(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_share: float) -> None:
+    heard: list[float] = []
+
+    def interrupted(share: float) -> None:
+        heard.append(share)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Model.open(tiny, progress=interrupted)
+    assert len(heard) == 1  # libllama was told to stop, and did
     assert capfd.readouterr().err == ""
 
 
