@@ -27,6 +27,7 @@ from amalia_edge.decision import VERSION
 from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing, ModelCorrupt, ModelUnsupported
 
 log = logging.getLogger("amalia.native")
+interrupts: list[BaseException] = []  # Ctrl-C that arrived while C was calling us
 complaints: deque[str] = deque(maxlen=4)  # what libllama last warned of; the reason behind a null pointer
 
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}  # enum ggml_type
@@ -236,24 +237,24 @@ def open_model(path: Path, config: "ModelSettings", progress: Callable[[float], 
     }
     parameters.load_mode = modes[config.mapped, config.locked]
 
-    stopped: list[BaseException] = []
+    interrupts.clear()
 
     def on_progress(share: float, _data: Any) -> bool:
         try:
             if progress is not None:
                 progress(share)
         except BaseException as reason:  # Ctrl-C arrives here: C can only be told to stop, and the reason kept
-            stopped.append(reason)
-        return not stopped
+            interrupts.append(reason)
+        return not interrupts
 
     callback = bindings.llama_progress_callback(on_progress)
     parameters.progress_callback = callback
     with reasons() as why:
         pointer = bindings.llama_model_load_from_file(os.fsencode(path), parameters)
-        if stopped:
+        if interrupts:
             if pointer:
                 bindings.llama_model_free(pointer)
-            raise stopped[0]
+            raise interrupts[0]
         if not pointer:
             raise ModelCorrupt(path.name, f"libllama refuses it: {why()}", "convert or download it again")
     if bindings.llama_model_has_encoder(pointer) or not bindings.llama_model_has_decoder(pointer):
@@ -359,11 +360,14 @@ def reasons() -> Iterator[Callable[[], str]]:
 def _on_message(level: int, message: bytes, _data: Any) -> None:
     if sys.is_finalizing():
         return
-    text = message.decode("utf-8", "replace").strip(" .\n")
-    if text and level in LOG_LEVELS:
-        log.log(LOG_LEVELS[level], text)
-        if level == 4:
-            complaints.append(text)
+    try:
+        text = message.decode("utf-8", "replace").strip(" .\n")
+        if text and level in LOG_LEVELS:
+            log.log(LOG_LEVELS[level], text)
+            if level == 4:
+                complaints.append(text)
+    except KeyboardInterrupt as reason:  # C cannot pass it on: whoever called C does
+        interrupts.append(reason)
 
 
 _on_log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_on_message)

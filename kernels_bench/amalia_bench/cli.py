@@ -18,7 +18,6 @@ from amalia_edge.model import LoadConfig
 from amalia_edge.store import find
 
 FORMATS = ("table", "md", "json", "jsonl", "csv")
-SWITCHES = {"0": "off", "1": "on"}  # llama-bench's words for flash attention
 
 
 def _counts(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
@@ -167,6 +166,5 @@ def speed(models: tuple[str, ...], model_options: tuple[str, ...], form: str, as
 
 
 def _config(settings: dict[str, Any]) -> SpeedConfig:
-    settings["flash_attention"] = SWITCHES.get(settings["flash_attention"], settings["flash_attention"])
     load = LoadConfig(**{name: settings.pop(name) for name in LoadConfig.__dataclass_fields__ if name in settings})
     return SpeedConfig(load=load, **settings)

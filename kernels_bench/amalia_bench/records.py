@@ -4,11 +4,10 @@ from typing import Any
 
 from amalia_bench.machine import Machine
 from amalia_bench.speed import Measurement
-from amalia_edge import __version__
+from amalia_edge import __version__, native
 
 FORMAT = 1  # of a row's own fields
 SAMPLES = ("samples_ns", "samples_ts", "samples_engine_ts")  # lists: not in CSV, as in llama-bench
-FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}  # as llama-bench writes it
 
 
 def speed_row(measurement: Measurement, machine: Machine) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def speed_row(measurement: Measurement, machine: Machine) -> dict[str, Any]:
         "type_k": load.cache_keys,
         "type_v": load.cache_values,
         "n_gpu_layers": load.gpu_layers,
-        "flash_attn": FLASH_ATTENTION[load.flash_attention],
+        "flash_attn": native.FLASH_ATTENTION[load.flash_attention],
         "n_prompt": case.prompt,
         "n_gen": case.generated,
         "n_depth": 0,

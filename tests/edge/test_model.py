@@ -5,6 +5,7 @@ from pathlib import Path
 import gguf
 import pytest
 
+from amalia_edge import native
 from amalia_edge.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, UsageError
 from amalia_edge.model import LoadConfig, Model
 from amalia_edge.sampler import SamplingConfig
@@ -69,6 +70,15 @@ def test_ctrl_c_while_loading_ends_the_loading(tiny: Path, capfd: pytest.Capture
         Model.open(tiny, progress=interrupted)
     assert len(heard) == 1  # libllama was told to stop, and did
     assert capfd.readouterr().err == ""
+
+
+def test_ctrl_c_in_the_middle_of_a_log_line_is_not_lost(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_level: int, _text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(native.log, "log", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Model.open(tiny)
 
 
 def test_sampling_that_makes_no_sense_in_a_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
