@@ -1,0 +1,512 @@
+"""The Hub: a name and a revision → a pinned commit and its files; kept in the Hub's own cache, or read past it."""
+
+import errno
+import hashlib
+import inspect
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+from amalia_edge.errors import HubError
+
+TIMEOUT_S = 30.0  # without a single byte; a slow link is no failure
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between attempts that bring nothing; then we give up
+_GOES_ON = "check the network, then give the same command: it goes on"
+_CHECK = "check the network, and HF_ENDPOINT if it is set"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_REVISION = re.compile(r"\w[\w./+-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST = 1 << 50  # no file is a pebibyte
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository; its name cannot leave a folder, whatever the Hub said."""
+
+    name: str
+    nbytes: int
+    sha256: str | None  # the Hub's own, of large files
+
+    def __post_init__(self) -> None:
+        where, name, nbytes = f"the Hub's file {str(self.name)[:80]}", self.name, self.nbytes
+        parts = name.split("/") if isinstance(name, str) and name.isprintable() else []
+        if not parts or "\\" in name or any(part in ("", ".", "..") for part in parts):
+            raise HubError(where, "is no name for a file in a folder", "do not use this repository")
+        if not isinstance(nbytes, int) or isinstance(nbytes, bool) or not 0 <= nbytes <= _LARGEST:
+            raise HubError(where, f"a size of {str(nbytes)[:40]} bytes", "do not use this repository")
+        if self.sha256 is not None and not _SHA256.fullmatch(str(self.sha256)):
+            raise HubError(where, "its SHA-256 is none", "do not use this repository")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository at one commit: what was true once stays true."""
+
+    name: str  # org/name
+    commit: str
+    files: dict[str, HubFile]
+    revision: str = field(default="main", compare=False)  # what the commit was called
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if not _COMMIT.fullmatch(str(self.commit)):
+            raise HubError(self.name, "the Hub names no commit", _CHECK)
+
+
+def find_repository(name: str, revision: str | None = None) -> Repository:
+    """Pin a repository to the commit a branch or tag stands at now; offline, to the one in the cache."""
+    _check_name(name)
+    where, revision = (name, "main") if revision is None else (f"{name}@{revision[:80]}", revision)
+    if not _REVISION.fullmatch(revision) or ".." in revision:
+        raise _no_revision(where)
+    with _translated(where, name):
+        if is_offline():
+            return _cached_repository(name, revision)
+        ask = _client().HfApi(endpoint=_endpoint()).model_info
+        info = _patiently(lambda: ask(name, revision=revision, files_metadata=True, timeout=TIMEOUT_S))
+        if not isinstance(info.siblings, list):
+            raise HubError(where, "the Hub lists no files", _CHECK)
+        files = [
+            HubFile(entry.rfilename, *((entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, None)))
+            for entry in info.siblings
+        ]
+        return Repository(name, info.sha, {file.name: file for file in files}, revision)
+
+
+def fetch(repository: Repository, names: Sequence[str], advance: Callable[[int], None] = lambda _: None) -> Path:
+    """Bring files into the Hub's cache, each checked against the Hub's hash as it arrives; give their folder.
+
+    `advance` hears of every byte of every file, of those that are there already at once.
+    """
+    for name in names:
+        if name not in repository.files:
+            raise HubError(f"{repository.name}/{name}"[:200], "the repository has no such file", "check its name")
+    for name in names:
+        if is_cached(repository, [name]):
+            advance(repository.files[name].nbytes)
+        elif is_offline():
+            raise _not_cached(repository.name, name)
+        else:
+            _download(repository, repository.files[name], advance)
+    _remember(repository)
+    return _snapshot(repository)
+
+
+def is_cached(repository: Repository, names: Sequence[str]) -> bool:
+    """Tell whether the Hub's cache holds all these files, by their sizes."""
+    files = [repository.files.get(name) for name in names]
+    return all(file is not None and _size(_snapshot(repository) / file.name) == file.nbytes for file in files)
+
+
+def cache_folder() -> Path:
+    """Give the folder the Hub's clients share; it need not exist yet."""
+    # Not the client's constants: those are what the environment was when it was first imported.
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")  # noqa: PTH118
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(os.path.expandvars(cache or f"{home}/hub")).expanduser()
+
+
+def is_offline() -> bool:
+    """Tell whether the person wants no connection."""
+    wish = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return wish.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def read_range(repository: Repository, file: HubFile, start: int, nbytes: int) -> bytes:
+    """Read a piece of a file and nothing else; fewer bytes only at its end."""
+    stop = min(start + nbytes, file.nbytes)
+    with RemoteStream(repository, file, start, stop) as stream:
+        return stream.read(stop - start)
+
+
+class RemoteStream:
+    """One file of a repository, read from front to back without being kept; a broken connection resumes at its byte.
+
+    It vouches for places and sizes; the content's hash is the reader's to check.
+    """
+
+    def __init__(self, repository: Repository, file: HubFile, start: int = 0, stop: int | None = None) -> None:
+        self._repository, self._file = repository, file
+        self._place, self._stop = start, file.nbytes if stop is None else stop
+        self._ahead = bytearray()  # arrived, not read yet
+        self._answer: _Answer | None = None
+        self._failures = 0  # in a row, without a byte
+
+    def __enter__(self) -> "RemoteStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+
+    def read(self, nbytes: int) -> bytes:
+        """Read exactly that many bytes, fewer only at the end."""
+        wanted = max(0, min(nbytes, self._stop - self._place))
+        while len(self._ahead) < wanted:
+            self._ahead += self._receive()
+        taken = bytes(memoryview(self._ahead)[:wanted])
+        del self._ahead[:wanted]
+        self._place += wanted
+        return taken
+
+    def _receive(self) -> bytes:
+        """Wait for some bytes, over as many connections as it takes while any of them brings something."""
+        reached = self._place + len(self._ahead)
+        while True:
+            try:
+                if self._answer is None:
+                    self._answer = self._connect(reached)
+                block = self._answer.next_block()
+            except (OSError, _transport_error()) as problem:
+                self.close()
+                self._wait(reached, problem)
+                continue
+            self._failures = 0
+            return block
+
+    def _wait(self, reached: int, problem: Exception) -> None:
+        if self._failures == len(PAUSES_S):
+            found = f"the connection broke at byte {reached} of {self._file.nbytes}: {_first_line(problem)}"
+            raise HubError(self._where, found, _GOES_ON) from problem
+        time.sleep(PAUSES_S[self._failures])
+        self._failures += 1
+
+    def _connect(self, start: int) -> "_Answer":
+        """Ask for the rest from a byte on: always through the Hub, whose links into the storage soon expire."""
+        if is_offline():
+            raise _not_cached(self._repository.name, self._file.name)
+        url = f"{_endpoint()}/{self._repository.name}/resolve/{self._repository.commit}/{quote(self._file.name)}"
+        headers = {**_headers(), "Range": f"bytes={start}-{self._stop - 1}", "Accept-Encoding": "identity"}
+        for _ in range(5):
+            answer = _Answer(url, headers)
+            try:
+                self._check_pin(answer)
+                if answer.status not in _REDIRECTS:
+                    self._check(answer, start)
+                    return answer
+                target = urljoin(url, answer.headers.get("Location", ""))
+            except BaseException:
+                answer.close()
+                raise
+            answer.close()
+            if urlsplit(target).scheme not in ("https", urlsplit(url).scheme):
+                raise HubError(self._where, "the Hub sends us to an unsafe address", _CHECK)
+            if _origin(target) != _origin(_endpoint()):
+                headers.pop("authorization", None)  # the token is for the Hub, not for where it stores things
+            url = target
+        raise HubError(self._where, "the Hub sends us in circles", _CHECK)
+
+    def _check_pin(self, answer: "_Answer") -> None:
+        """Refuse a file that is not the one the repository was pinned with."""
+        pinned = {"X-Repo-Commit": self._repository.commit, "X-Linked-Size": str(self._file.nbytes)}
+        if self._file.sha256:
+            pinned["X-Linked-Etag"] = self._file.sha256
+        for header, value in pinned.items():
+            found = answer.headers.get(header, value).removeprefix("W/").strip('"')
+            if found != value:
+                raise self._different(f"{header} {found[:80]}, not {value}")
+
+    def _check(self, answer: "_Answer", start: int) -> None:
+        """Refuse anything but the bytes that were asked for."""
+        if answer.status == 206:
+            wanted = f"bytes {start}-{self._stop - 1}/{self._file.nbytes}"
+            if (found := answer.headers.get("Content-Range", "nothing")) != wanted:
+                raise self._different(f"{found[:80]}, not {wanted}")
+        elif answer.status == 200:  # ranges are not known there
+            if (found := answer.headers.get("Content-Length", str(self._file.nbytes))) != str(self._file.nbytes):
+                raise self._different(f"{found[:20]} bytes, not {self._file.nbytes}")
+            answer.skip = start
+        elif _may_pass(answer.status, answer.url):
+            raise OSError(f"{urlsplit(answer.url).hostname} answers {answer.status}")
+        else:
+            raise _refusal(self._where, self._repository.name, answer.status, answer.headers)
+
+    def _different(self, found: str) -> HubError:
+        return HubError(self._where, f"the Hub sends another file: {found}", "give the same command again")
+
+    @property
+    def _where(self) -> str:
+        return f"{self._repository.name}/{self._file.name}"
+
+
+class _Answer:
+    """An HTTP answer as it comes in, through the client's own session: its proxies, its certificates."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        session = _client().utils.get_session()
+        self.url = url
+        if hasattr(session, "build_request"):  # httpx, from huggingface_hub 1.0 on
+            request = session.build_request("GET", url, headers=headers, timeout=TIMEOUT_S)
+            self._response = session.send(request, stream=True, follow_redirects=False)
+            self._blocks: Iterator[bytes] = self._response.iter_raw()
+        else:  # requests
+            self._response = session.get(url, headers=headers, timeout=TIMEOUT_S, stream=True, allow_redirects=False)
+            self._blocks = self._response.iter_content(1 << 16)
+        self.status: int = self._response.status_code
+        self.headers: Any = self._response.headers  # any case will do
+        self.skip = 0  # bytes that nobody asked for
+
+    def next_block(self) -> bytes:
+        for block in self._blocks:
+            wanted = block[self.skip :]
+            self.skip -= len(block) - len(wanted)
+            if wanted:
+                return wanted
+        raise ConnectionError("it ended early")
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _download(repository: Repository, file: HubFile, advance: Callable[[int], None]) -> None:
+    """Let the client bring one file into its cache, then do what it leaves out: look at the content."""
+    where, pointer = f"{repository.name}/{file.name}", _snapshot(repository) / file.name
+    download, arrived = _client().hf_hub_download, 0
+
+    def count(nbytes: int) -> None:
+        nonlocal arrived
+        arrived += nbytes
+        advance(nbytes)
+
+    settings = {"cache_dir": cache_folder(), "endpoint": _endpoint(), "force_download": pointer.exists()}
+    if "tqdm_class" in inspect.signature(download).parameters:  # before 1.0, a file is counted when it is there
+        settings["tqdm_class"] = _silent_bar(count)
+
+    def attempt() -> None:
+        count(-arrived)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the disk may be too small: a full one is an error of ours
+            download(repository.name, file.name, revision=repository.commit, **settings)
+
+    with _translated(where, repository.name):
+        _patiently(attempt)
+        count(file.nbytes - arrived)
+        if _size(pointer) != file.nbytes or (file.sha256 and _hash(pointer) != file.sha256):
+            _remove(pointer)
+            found = "what arrived is not what the Hub has: size or SHA-256 differ"
+            raise HubError(where, found, "it was removed; give the same command again")
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """Ask again where the answer may change by itself; that nobody answers is said at once."""
+    for pause in (*PAUSES_S, None):
+        try:
+            return ask()
+        except _transport_error() as problem:
+            response = getattr(problem, "response", None)
+            hopeful = _may_pass(response.status_code, str(response.url)) if response is not None else _broke(problem)
+            if pause is None or not hopeful:
+                raise
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _broke(problem: Exception) -> bool:
+    """Tell a connection that broke from one that never was: httpx's ReadError, requests' ChunkedEncodingError."""
+    return type(problem).__name__ in ("ReadError", "ChunkedEncodingError", "RemoteProtocolError")
+
+
+def _silent_bar(count: Callable[[int], None]) -> type:
+    """Make a progress bar that draws nothing and tells us what it is told."""
+
+    class Bar(_client().utils.tqdm):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **{**settings, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            count(int(n or 0))
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            """Leave out what Xet counts a second time: on the line, besides on the disk."""
+
+    return Bar
+
+
+def _client() -> Any:
+    """Import the client and keep it off standard error, which is ours, and from telling anybody about this machine."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it would ask which agents to look for
+    import huggingface_hub.errors
+    import huggingface_hub.utils
+
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        huggingface_hub.utils.logging.set_verbosity_error()  # it logs attempts that we report on, if they all fail
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that HF_HUB_DISABLE_PROGRESS_BARS=0 wants them
+        huggingface_hub.utils.disable_progress_bars()
+    return huggingface_hub
+
+
+def _remember(repository: Repository) -> None:
+    """Note in the cache what the commit is called, so that the name finds it without a connection."""
+    if repository.revision != repository.commit and not is_offline():
+        ref = _storage(repository.name) / "refs" / repository.revision
+        with suppress(OSError):  # a cache may be read-only
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            ref.write_text(repository.commit, "ascii")
+
+
+def _cached_repository(name: str, revision: str) -> Repository:
+    """Tell what the cache holds of a repository, without a connection."""
+    folder = _storage(name)
+    try:
+        commit = revision if _COMMIT.fullmatch(revision) else (folder / "refs" / revision).read_text("ascii").strip()
+    except (OSError, ValueError):
+        raise _not_cached(name, revision) from None
+    snapshot = folder / "snapshots" / commit
+    if not _COMMIT.fullmatch(commit) or not snapshot.is_dir():
+        raise _not_cached(name, revision)
+    files = [_cached_file(path, snapshot) for path in sorted(snapshot.rglob("*")) if path.is_file()]
+    return Repository(name, commit, {file.name: file for file in files}, revision)
+
+
+def _cached_file(path: Path, snapshot: Path) -> HubFile:
+    # The cache calls a large file's content by its SHA-256, and links to it.
+    blob = path.readlink().name if path.is_symlink() else ""
+    name = path.relative_to(snapshot).as_posix()
+    return HubFile(name, path.stat().st_size, blob if _SHA256.fullmatch(blob) else None)
+
+
+def _remove(pointer: Path) -> None:
+    """Take a file out of the cache: its link, what that links to, and the content."""
+    path = pointer
+    while True:
+        target = path.parent / path.readlink() if path.is_symlink() else None
+        path.unlink(missing_ok=True)
+        if target is None:
+            return
+        path = target
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:  # a folder that may not be entered
+        return None
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _storage(name: str) -> Path:
+    return cache_folder() / f"models--{name.replace('/', '--')}"
+
+
+def _snapshot(repository: Repository) -> Path:
+    return _storage(repository.name) / "snapshots" / repository.commit
+
+
+def _check_name(name: str) -> None:
+    if not _REPOSITORY.fullmatch(str(name)) or ".." in name or "--" in name:
+        raise HubError(str(name)[:80], "is no name of a repository", "give org/name or org/name@revision")
+
+
+def _endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
+def _headers() -> dict[str, str]:
+    """Give what the client sends with a request: its name, and the person's token where there is one."""
+    return {name.lower(): value for name, value in _client().utils.build_hf_headers().items()}
+
+
+def _transport_error() -> type[Exception]:
+    """Find the root of the errors of the library the client speaks HTTP with: requests once, then httpx."""
+    root: type[Exception]
+    root = next(kind for kind in reversed(_client().errors.HfHubHTTPError.__mro__) if kind.__module__ != "builtins")
+    return root
+
+
+@contextmanager
+def _translated(where: str, repository: str) -> Iterator[None]:
+    """Make one line, with advice, of whatever goes wrong while the client is at work."""
+    try:
+        yield
+    except HubError:
+        raise
+    except Exception as problem:  # an answer nobody foresaw may break the client anywhere
+        raise _explained(where, repository, problem) from problem
+
+
+def _explained(where: str, repository: str, problem: BaseException) -> HubError:
+    causes = [problem]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
+        causes.append(cause)
+    for cause in causes:
+        if (response := getattr(cause, "response", None)) is not None:
+            return _refusal(where, repository, response.status_code, response.headers)
+    if any(map(_is_no_room, causes)):
+        found = f"there is no room for it in {cache_folder()}"
+        return HubError(where, found, "free some, or set HF_HOME to a larger disk; or convert with --stream")
+    if any(isinstance(cause, (_transport_error(), ConnectionError, TimeoutError)) for cause in causes):
+        return HubError(where, f"the Hub at {_endpoint()} does not answer: {_first_line(causes[-1])}", _GOES_ON)
+    if isinstance(problem, OSError):
+        return HubError(where, _first_line(problem), f"check the Hub's cache, {cache_folder()}")
+    kind = f"{type(problem).__name__}: {_first_line(problem)}"
+    return HubError(where, f"the Hub's answer makes no sense: {kind}", _CHECK)
+
+
+def _refusal(where: str, repository: str, status: int, headers: Any) -> HubError:
+    """Say what the Hub's refusal means for the person at the keyboard."""
+    code, message = headers.get("X-Error-Code", ""), headers.get("X-Error-Message", "")[:120]
+    page = f"{_endpoint()}/{repository}"
+    if code == "GatedRepo":
+        advice = f"accept its licence at {page}, then set HF_TOKEN to a token of that account"
+        return HubError(where, "the repository is gated", advice)
+    if code == "RevisionNotFound":
+        return _no_revision(where)
+    if code == "EntryNotFound":
+        return HubError(where, "the repository has no such file at this commit", f"see {page}")
+    if "Invalid credentials" in message:
+        return HubError(where, "the Hub does not know the token in HF_TOKEN", "set a valid one, or none")
+    if code == "RepoNotFound" or status in (401, 404):
+        return HubError(where, "no such repository, or a private one", f"see {page}; a private one needs HF_TOKEN")
+    if status == 429:
+        return HubError(where, "the Hub wants fewer requests (429)", "wait some minutes; with HF_TOKEN it allows more")
+    found = f"the Hub answers {status} {message}".rstrip()
+    return HubError(where, found, "later, give the same command again: it goes on" if status >= 500 else f"see {page}")
+
+
+def _no_revision(where: str) -> HubError:
+    return HubError(where, "there is no such revision", "name a branch, a tag or a whole commit, or nothing for main")
+
+
+def _not_cached(repository: str, what: str) -> HubError:
+    found = f"{what[:80]} is not in the Hub's cache, and HF_HUB_OFFLINE is set"
+    return HubError(repository, found, f"unset it, or copy {_storage(repository)} from a machine that has it")
+
+
+def _may_pass(status: int, url: str) -> bool:
+    """Tell what may pass by itself: a busy server, or a link into the storage that has expired."""
+    return status in (408, 425, 429) or status >= 500 or (status == 403 and _origin(url) != _origin(_endpoint()))
+
+
+def _is_no_room(problem: BaseException) -> bool:
+    return isinstance(problem, OSError) and problem.errno in _NO_ROOM
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
