@@ -59,7 +59,7 @@ def test_no_room_imports_another_ones_command_line() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=place)
 def test_importing_loads_nothing_heavy(path: Path) -> None:
-    heavy = {"llama_cpp", "gguf", "sentencepiece", "huggingface_hub", "jinja2", "matplotlib", "torch"}
+    heavy = {"llama_cpp", "gguf", "sentencepiece", "tokenizers", "huggingface_hub", "jinja2", "matplotlib", "torch"}
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts[1:]).removesuffix(".__init__")
     code = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

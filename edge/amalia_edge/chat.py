@@ -10,10 +10,13 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from amalia_edge.errors import AmaliaError, ModelUnsupported, UsageError
 from amalia_edge.gguf import Header
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 FADINHO_SYSTEM = "És o fadinho, um modelo de linguagem pequeno. Respondes em português europeu, com frases curtas."
 AMALIA_SYSTEM = (
@@ -91,19 +94,9 @@ def encode(messages: Sequence[Message], template: str | None, tokenizer: Tokeniz
 
 def render(template: str, messages: Sequence[Message], begin: str, end: str) -> str:
     """Run a model's Jinja template, which came with the file and is not to be trusted, in a sandbox."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> str:
-        raise UsageError("chat template", message, "change the conversation's roles or their order")
-
-    loops = "jinja2.ext.loopcontrols"  # some templates on the Hub break out of a loop
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[loops]
-    )
-    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    compiled = compile_template(template)
     pieces, length = [], 0
     try:
-        compiled = environment.from_string(template)
         for piece in compiled.generate(messages=messages, add_generation_prompt=True, bos_token=begin, eos_token=end):
             pieces.append(piece)
             length += len(piece)
@@ -114,10 +107,30 @@ def render(template: str, messages: Sequence[Message], begin: str, end: str) -> 
     except AmaliaError:
         raise
     except Exception as problem:  # a template is a program: it may fail in any way there is
-        raise ModelUnsupported(
-            "chat template", str(problem) or type(problem).__name__, "use amalia run --raw"
-        ) from None
+        raise _unusable(problem) from None
     return "".join(pieces)
+
+
+def compile_template(template: str) -> "Template":
+    """Make a template ready to run in the sandbox, without running it."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> str:
+        raise UsageError("chat template", message, "change the conversation's roles or their order")
+
+    loops = "jinja2.ext.loopcontrols"  # some templates on the Hub break out of a loop
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[loops]
+    )
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    try:
+        return environment.from_string(template)
+    except Exception as problem:  # beside its syntax: nested too deep for jinja's parser, or for Python's
+        raise _unusable(problem) from None
+
+
+def _unusable(problem: Exception) -> ModelUnsupported:
+    return ModelUnsupported("chat template", str(problem) or type(problem).__name__, "use amalia run --raw")
 
 
 def _check(messages: Sequence[Message]) -> None:

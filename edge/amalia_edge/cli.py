@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from amalia_edge import __version__
 from amalia_edge.chat import Message
-from amalia_edge.console import as_text, emit, emit_failure, err, progress
+from amalia_edge.console import as_text, emit, emit_failure, err, out, progress
 from amalia_edge.engine import Piece, Sequence
 from amalia_edge.errors import AmaliaError, ContextFull, LibraryMissing, ModelNotFound, UsageError
 from amalia_edge.model import LoadConfig, Model
@@ -23,7 +23,7 @@ from amalia_edge.sampler import SamplingConfig
 from amalia_edge.store import find
 
 INTERRUPTED = 130
-EXTRAS = {"gguf": "convert", "sentencepiece": "convert"}  # packages the base install leaves out
+EXTRAS = {"gguf": "convert", "sentencepiece": "convert", "tokenizers": "convert"}  # packages the base install leaves out
 HELP = """\
 /help    these lines
 /reset   forget the conversation
@@ -338,6 +338,34 @@ def setup(words: tuple[str, ...]) -> int:
     if code:
         raise LibraryMissing("amalia setup", f"ended with {code}", "read the lines above")
     emit("setup", dict(build.installed_build() or {}))
+    return 0
+
+
+@click.command()
+@click.argument("model")
+@click.option("--tensors", is_flag=True, help="List every tensor too.")
+@click.option("--template", is_flag=True, help="Print the chat template whole, and nothing else.")
+@JSON
+@VERSION
+def inspect(model: str, tensors: bool, template: bool, as_json: bool) -> int:
+    """Show what a model file says of itself.
+
+    MODEL is a GGUF file, a stored name (AMALIA-9B-0626-DPO:Q4_K_M) or fadinho. Only its header is read.
+    """
+    from amalia_edge import summary
+    from amalia_edge.gguf import read_header
+
+    header = read_header(find(model))
+    if as_json:
+        emit("inspect", summary.summarise(header))
+    elif template:
+        print("\n".join(summary.template_lines(header)))
+    else:
+        print(as_text(summary.facts(header)))
+        out.print(summary.type_table(header))
+        print(as_text(summary.other_facts(header)))
+        if tensors:
+            out.print(summary.tensor_table(header))
     return 0
 
 

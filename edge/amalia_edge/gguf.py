@@ -30,7 +30,7 @@ BLOCKS = {
     18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110),
     22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4),
     27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+    35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
 MOST_KEYS, MOST_TENSORS, LONGEST_NAME, DEEPEST_RANK, WIDEST_ALIGNMENT = 65_536, 65_536, 65_535, 4, 1 << 16
 MOST_BLOCKS, MOST_EXPERTS = 512, 1024  # libllama aborts above them
@@ -63,7 +63,7 @@ class Header:
     tensors: tuple[TensorInfo, ...]
     data_offset: int
     file_size: int
-    _layers: int = field(default=0, repr=False)
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)  # where each key's kind and value lie
 
     @property
     def architecture(self) -> str:
@@ -77,6 +77,30 @@ class Header:
         """Give an architecture's own whole number: `number("context_length")` reads `llama.context_length`."""
         found = self.metadata.get(f"{self.architecture}.{key}", default)
         return found if isinstance(found, int) else default
+
+    def numbers(self, key: str) -> list[Any]:
+        """Read an array of numbers by its whole key; a number alone is a list of one, and no such key an empty one."""
+        found = self.metadata.get(key)
+        if isinstance(found, Array):
+            return [] if found.kind == STRING else self._read(found)
+        return [found] if isinstance(found, int | float) else []
+
+    def strings(self, key: str) -> list[bytes]:
+        """Read an array of strings by its whole key, as bytes, for a token need not be whole UTF-8."""
+        found = self.metadata.get(key)
+        return self._read(found) if isinstance(found, Array) and found.kind == STRING else []
+
+    def _read(self, array: Array) -> list[Any]:
+        try:
+            with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                reader = _Reader(self.path, view, len(view))
+                reader.at = array.offset
+                if array.kind == STRING:
+                    return [reader.take(reader.scalar(10)) for _ in range(array.count)]
+                layout = f"<{array.count}{SCALARS[array.kind][1:]}"
+                return list(struct.unpack(layout, reader.take(struct.calcsize(layout))))
+        except (OSError, ValueError) as problem:  # the file is gone, or empty, since its header was read
+            raise ModelNotFound(str(self.path), str(problem), "leave the file in its place") from None
 
     @property
     def trained_context(self) -> int:
@@ -114,12 +138,16 @@ FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
     21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
-    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16",
+    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
+    40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
 
 
-def read_header(path: Path) -> Header:
-    """Read and check a GGUF's header; refuse it with the byte where it breaks the format."""
+def read_header(path: Path, *, model: bool = True) -> Header:
+    """Read and check a GGUF's header; refuse it with the byte where it breaks the format.
+
+    `model=False` is for files in the format that are no whole model: importance data, one part of a split file.
+    """
     try:
         if not path.exists():
             raise ModelNotFound(str(path), "no such file", "give a GGUF file, a stored name, or fadinho")
@@ -134,7 +162,7 @@ def read_header(path: Path) -> Header:
                     str(path), f"{size} bytes, too short for a GGUF header", "download or convert it again"
                 )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _Reader(path, view, size).header()
+                return _Reader(path, view, size).header(model=model)
     except OSError as problem:
         raise ModelNotFound(str(path), problem.strerror or str(problem), "check the file and its permissions") from None
 
@@ -203,7 +231,7 @@ class _Reader:
             raise self.fail(f"a string of {length} bytes, {self.size - self.at - 8} left")
         self.at += 8 + length
 
-    def header(self) -> Header:
+    def header(self, *, model: bool) -> Header:
         if self.take(4) != MAGIC:
             self.at = 0
             raise self.fail(f"{self.view[:4]!r}, wanted {MAGIC!r}: not a GGUF file")
@@ -216,19 +244,23 @@ class _Reader:
         if key_count > MOST_KEYS or tensor_count > MOST_TENSORS:
             raise self.fail(f"{key_count} keys and {tensor_count} tensors, more than any model has")
         metadata: dict[str, Any] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for _ in range(key_count):
             key = self.string(LONGEST_NAME)
             if key in metadata:
                 raise self.fail(f"the key {key!r} twice")
+            start = self.at
             metadata[key] = self.value()
+            spans[key] = start, self.at
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 8 <= alignment <= WIDEST_ALIGNMENT or alignment & (alignment - 1):
             raise self.fail(f"an alignment of {alignment}")
         raw = [self._tensor() for _ in range(tensor_count)]
         data_offset = -(-self.at // alignment) * alignment
         tensors = self._placed(raw, data_offset, alignment)
-        self._check_numbers(metadata)
-        return Header(self.path, version, metadata, tensors, data_offset, self.size)
+        if model:
+            self._check_numbers(metadata)
+        return Header(self.path, version, metadata, tensors, data_offset, self.size, spans)
 
     def _tensor(self) -> TensorInfo:
         name = self.string(LONGEST_NAME)

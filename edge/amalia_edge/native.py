@@ -11,7 +11,9 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalia_edge.decision import VERSION
-from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing, ModelCorrupt, ModelUnsupported
+from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing, ModelCorrupt, ModelUnsupported, Unquantizable
 
 log = logging.getLogger("amalia.native")
 interrupts: list[BaseException] = []  # Ctrl-C that arrived while C was calling us
@@ -36,6 +38,8 @@ LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging
 DEVICE_KINDS = ("cpu", "gpu", "integrated-gpu", "accelerator", "meta")  # enum ggml_backend_dev_type
 DECODE_CODES = {1: "no room left in the context", 2: "aborted", -1: "an invalid batch"}
 MAX_THREADS = 512  # GGML_MAX_N_THREADS
+GRID_TYPES = (16, 17, 18, 19, 21, 22, 29)  # IQ1 to IQ3: their quantizers abort where a sum of x³ × importance overflows
+MOST_WEIGHT, MOST_IMPORTANT = 1e6, 1e15  # far beyond any model, and far from there
 
 
 class ThreadpoolParameters(ctypes.Structure):
@@ -111,7 +115,9 @@ def _declare(bindings: Any) -> None:
         "llama_detach_threadpool": (None, [pointer]),
         "ggml_threadpool_params_default": (ThreadpoolParameters, [ctypes.c_int]),
         "ggml_quantize_chunk": (size, [ctypes.c_int, pointer, pointer, number, number, number, pointer]),
+        "ggml_quantize_requires_imatrix": (ctypes.c_bool, [ctypes.c_int]),
         "ggml_row_size": (size, [ctypes.c_int, number]),
+        "ggml_blck_size": (number, [ctypes.c_int]),
         "ggml_backend_dev_count": (size, []),
         "ggml_backend_dev_get": (pointer, [size]),
         "ggml_backend_dev_name": (ctypes.c_char_p, [pointer]),
@@ -185,12 +191,34 @@ def quantize_rows(
     handle = library()._lib
     rows = np.ascontiguousarray(rows, np.float32)
     count, columns = rows.shape
+    weights = None if importance is None else np.ascontiguousarray(importance, np.float32)
+    for found in _hazards(kind, rows, weights):
+        raise Unquantizable(f"ggml type {kind}", found, "choose another type for the tensor")
     blocks = np.empty((count, handle.ggml_row_size(kind, columns)), np.uint8)
-    weights = None if importance is None else np.ascontiguousarray(importance, np.float32).ctypes.data
-    written = handle.ggml_quantize_chunk(kind, rows.ctypes.data, blocks.ctypes.data, 0, count, columns, weights)
+    address = None if weights is None else weights.ctypes.data
+    written = handle.ggml_quantize_chunk(kind, rows.ctypes.data, blocks.ctypes.data, 0, count, columns, address)
     if written != blocks.nbytes:
         raise ModelCorrupt("ggml_quantize_chunk", f"wrote {written} bytes, wanted {blocks.nbytes}", "report this")
     return blocks
+
+
+def _hazards(kind: int, rows: NDArray[np.float32], importance: NDArray[np.float32] | None) -> Iterator[str]:
+    """Say what would make ggml's quantizers abort the process, or read beyond the importance data."""
+    handle, columns = library()._lib, rows.shape[1]
+    if columns % handle.ggml_blck_size(kind):
+        yield f"rows of {columns} weights are no whole blocks"
+    if importance is None and handle.ggml_quantize_requires_imatrix(kind):
+        yield "needs importance data"
+    if importance is not None and importance.shape != (columns,):
+        yield f"importance data of shape {importance.shape} for rows of {columns}"
+    if kind in GRID_TYPES and not np.abs(rows).max(initial=0) <= MOST_WEIGHT:
+        yield f"weights beyond {MOST_WEIGHT:g}"
+    if (
+        kind in GRID_TYPES
+        and importance is not None
+        and not 0 <= importance.min() <= importance.max() <= MOST_IMPORTANT
+    ):
+        yield f"importance below 0 or beyond {MOST_IMPORTANT:g}"
 
 
 class Threadpool:
@@ -263,6 +291,22 @@ def open_model(path: Path, config: "ModelSettings", progress: Callable[[float], 
     return pointer
 
 
+@contextlib.contextmanager
+def open_vocabulary(path: Path) -> Iterator[Any]:
+    """Load a model file without its weights, for its vocabulary."""
+    bindings = library()
+    parameters = bindings.llama_model_default_params()
+    parameters.vocab_only = True
+    with reasons() as why:
+        pointer = bindings.llama_model_load_from_file(os.fsencode(path), parameters)
+        if not pointer:
+            raise ModelCorrupt(path.name, f"libllama refuses its vocabulary: {why()}", "convert it again")
+    try:
+        yield pointer
+    finally:
+        bindings.llama_model_free(pointer)
+
+
 class ModelSettings(Protocol):
     """What of a LoadConfig concerns the weights."""
 
@@ -292,7 +336,8 @@ class ContextSettings(Protocol):
 class Context:
     """One llama context with its batch and its threads; `decode` is all that happens for a token."""
 
-    def __init__(self, model: Any, size: int, threads: int, config: ContextSettings) -> None:
+    def __init__(self, model: Any, size: int, threads: int, config: ContextSettings, on_node: Any = None) -> None:
+        """Take a callback for every node of the graph as `on_node`, as graph.py makes it; whoever made it keeps it alive."""
         bindings = self._library = library()
         parameters = bindings.llama_context_default_params()
         parameters.n_ctx, parameters.n_seq_max, parameters.kv_unified = size, 1, False
@@ -302,6 +347,8 @@ class Context:
         parameters.type_k, parameters.type_v = CACHE_TYPES[config.cache_keys], CACHE_TYPES[config.cache_values]
         parameters.flash_attn_type = FLASH_ATTENTION[config.flash_attention]
         parameters.no_perf = True
+        if on_node is not None:
+            parameters.cb_eval = on_node
         with reasons() as why:
             self.pointer = bindings.llama_init_from_model(model, parameters)
             if not self.pointer:
@@ -324,19 +371,23 @@ class Context:
         for index in range(self._room):
             self._batch.seq_id[index][0] = 0
 
-    def decode(self, ids: list[int], start: int) -> None:
-        """Read ids at the positions from `start` on; the logits after the last one are kept."""
+    def decode(self, ids: list[int], start: int, *, every: bool = False) -> None:
+        """Read ids at the positions from `start` on; the logits after the last one are kept, or after every one."""
         count = self._batch.n_tokens = len(ids)
         if count == 1:
             self._tokens[0], self._positions[0] = ids[0], start
         else:
             self._tokens[:count] = ids
             self._positions[:count] = np.arange(start, start + count)
-            self._outputs[: count - 1] = 0
+            self._outputs[: count - 1] = every
         self._outputs[count - 1] = 1
         code = self._library.llama_decode(self.pointer, self._batch)
         if code:
             raise DecodeError("llama_decode", DECODE_CODES.get(code, f"code {code}"), "start the answer again")
+
+    def logits(self, count: int, vocabulary: int) -> NDArray[np.float32]:
+        """Give the logits (tokens, vocabulary) of a `decode` with `every`; they last until the next one."""
+        return np.ctypeslib.as_array(self._library.llama_get_logits(self.pointer), (count, vocabulary))
 
     def truncate(self, keep: int) -> bool:
         """Forget all positions from `keep` on; False where this kind of model cannot forget a part."""
@@ -348,6 +399,23 @@ class Context:
             self._library.llama_free(self.pointer)
             self._threads.close()
             self.pointer = None
+
+
+@contextlib.contextmanager
+def held_interrupts(keep: Callable[[BaseException], None]) -> Iterator[None]:
+    """Hand Ctrl-C to `keep` while C calls us: raised on the first line of a callback, before its `try`, it would be lost."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda _number, _frame: keep(KeyboardInterrupt()))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextlib.contextmanager
