@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / room) for room in ("edge", "convert", "kernels_bench")]
 
-from amalia_convert.levels import LEVELS, BlockType, Place, choose_block, find_level  # noqa: E402
+from amalia_convert.levels import LEVELS, BlockType, find_level  # noqa: E402
+from amalia_convert.recipe import Geometry, Recipe, Tensor, choose_blocks  # noqa: E402
 from amalia_edge import native  # noqa: E402
 
 POOL = 1 << 20  # weights quantized for each block type and row length
@@ -38,12 +39,12 @@ class Shape:
     vocabulary: int = 128_000
     context: int = 4096
 
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...], int]]:
-        """Give each tensor's name, its shape (rows, columns), and its layer."""
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Give each tensor's name and its shape (rows, columns)."""
         hidden, kept = self.hidden, self.hidden // self.heads * self.heads_kv
-        yield "token_embd.weight", (self.vocabulary, hidden), 0
-        yield "output.weight", (self.vocabulary, hidden), 0
-        yield "output_norm.weight", (hidden,), 0
+        yield "token_embd.weight", (self.vocabulary, hidden)
+        yield "output.weight", (self.vocabulary, hidden)
+        yield "output_norm.weight", (hidden,)
         sides: dict[str, tuple[int, ...]] = {
             "attn_norm": (hidden,),
             "attn_q": (hidden, hidden),
@@ -57,7 +58,7 @@ class Shape:
         }
         for layer in range(self.layers):
             for name, shape in sides.items():
-                yield f"blk.{layer}.{name}.weight", shape, layer
+                yield f"blk.{layer}.{name}.weight", shape
 
 
 class Pool:
@@ -85,9 +86,13 @@ def write(path: Path, level_name: str, shape: Shape, seed: int = 0) -> int:
     _describe(writer, shape, level.file_type)
     blocks: list[tuple[BlockType, tuple[int, ...]]] = []
     weights = 0
-    for name, sides, layer in shape.tensors():
-        place = Place(layer, shape.layers, shape.heads // shape.heads_kv)
-        block = choose_block(level, name, sides, place, tied=False)
+    tensors = [
+        Tensor(name, sides, BlockType.BF16 if len(sides) > 1 else BlockType.F32) for name, sides in shape.tensors()
+    ]
+    geometry = Geometry("llama", shape.layers, shape.heads // shape.heads_kv)
+    chosen = choose_blocks(Recipe(level), tensors, geometry)
+    for name, sides in shape.tensors():
+        block = chosen[name]
         blocks.append((block, sides))
         weights += int(np.prod(sides))
         kind = gguf.GGMLQuantizationType(int(block))
