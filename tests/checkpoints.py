@@ -42,9 +42,17 @@ version: 1.0
 """
 
 
+SCALINGS: dict[str, dict[str, object]] = {
+    "linear": {"type": "linear", "factor": 2.0},  # as older configurations spell it
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "beta_fast": 16.0},
+    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 128},
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Tiny:
-    """The numbers of a tiny Llama."""
+    """The numbers of a tiny decoder."""
 
     hidden: int = 256
     feed_forward: int = 256
@@ -56,34 +64,70 @@ class Tiny:
     tied: bool = False
     dtype: str = "BF16"
     seed: int = 7
+    architecture: str = "LlamaForCausalLM"
+    scaling: str = ""  # a name in SCALINGS
+    biased: bool = False  # biases wherever the architecture may have them
+
+    @property
+    def is_qwen(self) -> bool:
+        return self.architecture.startswith("Qwen")
 
 
 FRIENDLY = Tiny()
 # Rows of 96 and 80: no 256-block fits, and in ffn_down no 32-block either; ungrouped heads; tied output; 17 layers.
 AWKWARD = Tiny(hidden=96, feed_forward=80, layers=17, heads=3, heads_kv=3, head_dim=32, tied=True, dtype="F16")
+CHECKPOINTS = {
+    "friendly": FRIENDLY,
+    "awkward": AWKWARD,
+    "mistral": Tiny(hidden=128, feed_forward=96, layers=2, heads_kv=2, head_dim=32, architecture="MistralForCausalLM"),
+    "llama3": Tiny(hidden=128, feed_forward=160, layers=2, heads=2, scaling="llama3", biased=True),
+    "yarn": Tiny(hidden=96, feed_forward=160, layers=2, heads=2, scaling="yarn", dtype="F32"),
+    "qwen2": Tiny(layers=2, heads_kv=2, vocabulary=464, architecture="Qwen2ForCausalLM"),
+    # Heads that are longer together than the hidden state, as in Qwen3-0.6B.
+    "qwen3": Tiny(hidden=128, feed_forward=288, layers=2, vocabulary=464, tied=True, architecture="Qwen3ForCausalLM"),
+}
 
 
 def write_checkpoint(folder: Path, tiny: Tiny = FRIENDLY) -> Path:
     """Write a whole checkpoint into a new folder."""
     folder.mkdir(parents=True)
-    write_json(folder / "config.json", config(tiny))
-    write_json(folder / "generation_config.json", {"eos_token_id": 4, "temperature": 0.5})
-    write_json(folder / "tokenizer_config.json", tokenizer_config())
-    (folder / "tokenizer.model").write_bytes(sentencepiece_model())
+    ids = write_tokenizer(folder, tiny)
+    write_json(folder / "config.json", config(tiny) | ids)
+    write_json(folder / "generation_config.json", {"eos_token_id": ids["eos_token_id"], "temperature": 0.5})
     (folder / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     (folder / "README.md").write_text(CARD, "utf-8")
     write_safetensors(folder / "model.safetensors", weights(tiny), tiny.dtype)
     return folder
 
 
+def write_tokenizer(folder: Path, tiny: Tiny) -> dict[str, int]:
+    """Write the tokenizer an architecture comes with; gives the ids of its special tokens."""
+    if tiny.is_qwen:
+        from tokenizer_files import write_byte_level_bpe
+
+        count = write_byte_level_bpe(folder)
+        return {"bos_token_id": count - 3, "eos_token_id": count - 1, "pad_token_id": count - 3}
+    write_json(folder / "tokenizer_config.json", tokenizer_config())
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model())
+    return {"bos_token_id": 1, "eos_token_id": 4, "pad_token_id": 2}
+
+
 def config(tiny: Tiny) -> dict[str, object]:
+    own: dict[str, object] = {}
+    if tiny.scaling:
+        own["rope_scaling"] = SCALINGS[tiny.scaling]
+    if tiny.architecture == "MistralForCausalLM":
+        own["sliding_window"] = 256
+    if tiny.architecture == "Qwen2ForCausalLM":
+        own |= {"use_sliding_window": False, "sliding_window": 512, "max_window_layers": tiny.layers}
     return {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "attention_bias": False,
+        "architectures": [tiny.architecture], "model_type": tiny.architecture.removesuffix("ForCausalLM").lower(),
+        "hidden_act": "silu", "attention_bias": tiny.biased, "mlp_bias": tiny.biased,
         "hidden_size": tiny.hidden, "intermediate_size": tiny.feed_forward, "num_hidden_layers": tiny.layers,
         "num_attention_heads": tiny.heads, "num_key_value_heads": tiny.heads_kv, "head_dim": tiny.head_dim,
         "vocab_size": tiny.vocabulary, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 1e6,
         "tie_word_embeddings": tiny.tied, "bos_token_id": 1, "eos_token_id": 4, "pad_token_id": 2,
-        "torch_dtype": "bfloat16",
+        "torch_dtype": "bfloat16", **own,
     }  # fmt: skip
 
 
@@ -128,7 +172,23 @@ def weights(tiny: Tiny) -> dict[str, NDArray[np.float32]]:
     table["model.norm.weight"] = 1 + random.normal(0, 0.02, tiny.hidden).astype(np.float32)
     if not tiny.tied:
         table["lm_head.weight"] = matrix(tiny.vocabulary, tiny.hidden)
+    for name, size in _vectors(tiny).items():
+        table[name] = random.normal(0, 0.02, size).astype(np.float32)
     return table
+
+
+def _vectors(tiny: Tiny) -> dict[str, int]:
+    """Name what some architectures have beside Llama's tensors, with their lengths."""
+    queries, keys = tiny.heads * tiny.head_dim, tiny.heads_kv * tiny.head_dim
+    lengths: dict[str, int] = {}
+    if tiny.biased or tiny.architecture == "Qwen2ForCausalLM":
+        lengths |= {"self_attn.q_proj.bias": queries, "self_attn.k_proj.bias": keys, "self_attn.v_proj.bias": keys}
+    if tiny.biased and not tiny.is_qwen:
+        lengths |= {"self_attn.o_proj.bias": tiny.hidden, "mlp.gate_proj.bias": tiny.feed_forward,
+                    "mlp.up_proj.bias": tiny.feed_forward, "mlp.down_proj.bias": tiny.hidden}  # fmt: skip
+    if tiny.architecture == "Qwen3ForCausalLM":
+        lengths |= {"self_attn.q_norm.weight": tiny.head_dim, "self_attn.k_norm.weight": tiny.head_dim}
+    return {f"model.layers.{layer}.{name}": size for layer in range(tiny.layers) for name, size in lengths.items()}
 
 
 def write_safetensors(path: Path, tensors: dict[str, NDArray[np.float32]], dtype: str = "BF16") -> None:
