@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from amalia_convert.checkpoint import open_checkpoint
+from amalia_convert.checkpoint import Checkpoint, open_checkpoint
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.vocab import describe_vocabulary
 from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUnsupported
 from checkpoints import PORTUGUESE, Tiny, sentencepiece_model, tokenizer_config, write_checkpoint, write_json
+from tokenizer_files import describe, sentencepiece_json
 
 from .conftest import Converted
 from .oracle import open_vocabulary, tokenize
@@ -118,10 +119,67 @@ def test_what_is_no_sentencepiece_model_is_refused(checkpoint: Path) -> None:
         describe_vocabulary(open_checkpoint(checkpoint), 416)
 
 
-def test_a_missing_tokenizer_is_said_and_a_tokenizer_json_is_not_converted_yet(checkpoint: Path) -> None:
+def test_a_missing_tokenizer_is_said(checkpoint: Path) -> None:
     (checkpoint / "tokenizer.model").unlink()
-    with pytest.raises(CheckpointIncomplete, match=r"tokenizer\.model"):
-        describe_vocabulary(open_checkpoint(checkpoint), 416)
-    write_json(checkpoint / "tokenizer.json", {})
-    with pytest.raises(ModelUnsupported, match=r"tokenizer\.json"):
-        describe_vocabulary(open_checkpoint(checkpoint), 416)
+    with pytest.raises(CheckpointIncomplete, match=r"no tokenizer\.model and no tokenizer\.json"):
+        describe(checkpoint, 416)
+
+
+def test_tokens_of_one_text_are_refused_because_libllama_aborts_on_them(checkpoint: Path) -> None:
+    write_json(checkpoint / "added_tokens.json", {"<s>": 405})
+    with pytest.raises(ModelUnsupported, match="tokens 1 and 405 are both '<s>'"):
+        describe(checkpoint, 416)
+
+
+def test_a_model_without_byte_fallback_is_refused_because_libllama_aborts_on_its_texts(checkpoint: Path) -> None:
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(PORTUGUESE.splitlines()), model_writer=buffer, model_type="bpe", vocab_size=300,
+        minloglevel=2,
+    )  # fmt: skip
+    (checkpoint / "tokenizer.model").write_bytes(buffer.getvalue())
+    with pytest.raises(ModelUnsupported, match="no token for the byte 0x00"):
+        describe(checkpoint, 416)
+
+
+def test_the_post_processor_of_a_tokenizer_json_beside_the_model_says_what_is_added(checkpoint: Path) -> None:
+    write_json(checkpoint / "tokenizer_config.json", tokenizer_config() | {"add_bos_token": False})
+    write_json(checkpoint / "tokenizer.json", sentencepiece_json())
+    entries = describe(checkpoint, 416)
+    assert entries["tokenizer.ggml.add_bos_token"].content is True
+    assert entries["tokenizer.ggml.add_sep_token"].content is False
+
+
+def test_of_several_ends_the_first_is_the_one(checkpoint: Path) -> None:
+    write_json(checkpoint / "tokenizer_config.json", {})
+    assert describe(checkpoint, 416, eos_token_id=[4, 2])["tokenizer.ggml.eos_token_id"].content == 4
+
+
+def test_code_llama_s_infill_tokens_are_known_by_its_size(checkpoint: Path) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "vocab_size": 32016}
+    entries = describe_vocabulary(Checkpoint(checkpoint, config), 32016)
+    assert entries["tokenizer.ggml.middle_token_id"].content == 32009
+
+
+def test_smol_lm_begins_with_nothing_and_is_known_by_its_size(checkpoint: Path) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "vocab_size": 49152}
+    entries = describe_vocabulary(Checkpoint(checkpoint, config), 49152)
+    assert entries["tokenizer.ggml.add_bos_token"].content is False
+
+
+def test_a_user_defined_token_is_looked_for_with_its_spaces(checkpoint: Path) -> None:
+    write_json(checkpoint / "tokenizer_config.json", {"added_tokens_decoder": {"405": {"content": "▁a▁b"}}})
+    tokens = describe(checkpoint, 416)["tokenizer.ggml.tokens"].content
+    assert isinstance(tokens, tuple) and tokens[405] == " a b"
+
+
+def test_additional_templates_lie_in_their_own_folder(checkpoint: Path) -> None:
+    (checkpoint / "additional_chat_templates").mkdir()
+    (checkpoint / "additional_chat_templates" / "rag-2.jinja").write_text("r", "utf-8")
+    assert describe(checkpoint, 416)["tokenizer.chat_template.rag_2"].content == "r"
+
+
+def test_a_template_in_the_old_file_serves_where_there_is_no_other(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").unlink()
+    write_json(checkpoint / "chat_template.json", {"chat_template": "old"})
+    assert describe(checkpoint, 416)["tokenizer.chat_template"].content == "old"
