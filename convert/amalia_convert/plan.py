@@ -2,17 +2,35 @@
 
 import math
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from amalia_convert.families import MappedTensor, Shape
-from amalia_convert.levels import BlockType, Level, Place, choose_block
+from amalia_convert.checkpoint import Shard
+from amalia_convert.families import MappedTensor
+from amalia_convert.levels import BlockType, Level
 from amalia_convert.metadata import Metadata, uint32
-from amalia_convert.writer import header_bytes, padded
+from amalia_convert.recipe import Geometry, Recipe, Tensor, choose_blocks
+from amalia_convert.writer import header_bytes, hidden, padded
 from amalia_edge.console import megabytes
 from amalia_edge.errors import DoesNotFit
 
 QUANTIZATION_VERSION = 2  # ggml's GGML_QNT_VERSION: the block layouts have not changed since
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model before its level: what all its outputs share."""
+
+    metadata: Metadata
+    tensors: Sequence[MappedTensor]
+    shards: tuple[Shard, ...]
+    geometry: Geometry
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of weights that will be read."""
+        return sum(tensor.stored.nbytes for tensor in self.tensors if tensor.stored is not None)
 
 
 @dataclass(frozen=True)
@@ -21,9 +39,16 @@ class PlannedTensor:
 
     name: str
     source: MappedTensor
-    shape: tuple[int, ...]  # (rows, columns), or (columns,)
     block: BlockType
     offset: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape  # (rows, columns), or (columns,)
+
+    @property
+    def weights(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def row_nbytes(self) -> int:
@@ -46,43 +71,52 @@ class OutputPlan:
 
     @property
     def parameters(self) -> int:
-        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+        return sum(tensor.weights for tensor in self.tensors)
 
     @property
     def bits_per_weight(self) -> float:
         return 8 * sum(tensor.nbytes for tensor in self.tensors) / self.parameters
 
 
-def plan_output(level: Level, path: Path, shape: Shape, mapped: list[MappedTensor], metadata: Metadata) -> OutputPlan:
-    """Lay out one level's file."""
-    tied = all(tensor.name != "output.weight" for tensor in mapped)
+def plan_output(recipe: Recipe, path: Path, draft: Draft, tail: Metadata | None = None) -> OutputPlan:
+    """Lay out one level's file; `tail` is what else the header says of how it was made."""
+    blocks = choose_blocks(recipe, [_tensor(one) for one in draft.tensors], draft.geometry)
     tensors, offset = [], 0
-    for tensor in mapped:
-        place = Place(_layer(tensor.name), shape.layers, shape.heads // shape.heads_kv)
-        block = choose_block(level, tensor.name, tensor.stored.shape, place, tied=tied)
-        planned = PlannedTensor(tensor.name, tensor, tensor.stored.shape, block, offset)
+    for tensor in draft.tensors:
+        planned = PlannedTensor(tensor.name, tensor, blocks[tensor.name], offset)
         tensors.append(planned)
         offset += padded(planned.nbytes)
     # Last, because llama-quantize sets them anew at the end: so the whole file is the same, not only its tensors.
-    levelled = metadata | {
+    metadata = draft.metadata | {
         "general.quantization_version": uint32(QUANTIZATION_VERSION),
-        "general.file_type": uint32(level.file_type),
+        "general.file_type": uint32(recipe.level.file_type),
+        **(tail or {}),
     }
-    header = header_bytes(levelled, [(one.name, one.shape, int(one.block), one.nbytes) for one in tensors])
-    placed = tuple(
-        PlannedTensor(one.name, one.source, one.shape, one.block, len(header) + one.offset) for one in tensors
-    )
-    return OutputPlan(level, path, header, placed, len(header) + offset)
+    header = header_bytes(metadata, [(one.name, one.shape, int(one.block), one.nbytes) for one in tensors])
+    placed = tuple(replace(one, offset=len(header) + one.offset) for one in tensors)
+    return OutputPlan(recipe.level, path, header, placed, len(header) + offset)
 
 
-def check_disk(folder: Path, outputs: list[OutputPlan]) -> None:
+def disk_needed(outputs: Sequence[OutputPlan]) -> int:
+    """Count the bytes the disk must still take; what an interrupted conversion wrote has its place already."""
+    needed = 0
+    for output in outputs:
+        partial = hidden(output.path, "partial")
+        needed += output.nbytes - (min(partial.stat().st_blocks * 512, output.nbytes) if partial.is_file() else 0)
+    return needed
+
+
+def check_disk(folder: Path, outputs: Sequence[OutputPlan]) -> None:
     """Refuse before reading what the disk cannot hold."""
-    needed, free = sum(output.nbytes for output in outputs), shutil.disk_usage(folder).free
+    needed, free = disk_needed(outputs), shutil.disk_usage(folder).free
     if needed > free:
         fitting = [output.level.name for output in outputs if output.nbytes <= free]
         advice = f"alone would fit: {', '.join(fitting)}" if fitting else "free some space, or name another --out"
         raise DoesNotFit(str(folder), f"needs {megabytes(needed)}, {megabytes(free)} are free", advice)
 
 
-def _layer(name: str) -> int:
-    return int(name.split(".")[1]) if name.startswith("blk.") else -1
+def _tensor(mapped: MappedTensor) -> Tensor:
+    """Say what a tensor is in the 16-bit file: of a checkpoint, vectors and norms are f32 there."""
+    keeps = mapped.settled or (len(mapped.shape) > 1 and not mapped.name.endswith("_norm.weight"))
+    stored = BlockType[mapped.stored.dtype] if mapped.stored is not None and keeps else BlockType.F32
+    return Tensor(mapped.name, mapped.shape, stored)

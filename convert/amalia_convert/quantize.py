@@ -1,7 +1,7 @@
 """Rows → blocks, in parallel: each piece is read once, and gives its blocks to every output."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from amalia_convert.checkpoint import Piece
 from amalia_convert.families import MappedTensor, rope_order
+from amalia_convert.journal import Faults
 from amalia_convert.levels import BlockType
 from amalia_convert.plan import OutputPlan, PlannedTensor
 from amalia_convert.writer import Target
-from amalia_edge.errors import Unquantizable
+from amalia_edge.errors import ModelCorrupt, Unquantizable
 from amalia_edge.native import quantize_rows
 
 PIECE_WEIGHTS = 1 << 20  # 4 MiB as f32: it stays in a core's cache share, and a bar moves smoothly
@@ -23,52 +24,55 @@ _LAYOUT: dict[str, np.dtype[np.unsignedinteger]] = {
     "F32": np.dtype("<u4"), "F16": np.dtype("<u2"), "BF16": np.dtype("<u2"),
 }  # fmt: skip
 _EXPONENT = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}  # all ones: not a number, or infinite
+NONE: Faults = (0, 0)
 
 
 @dataclass(frozen=True)
-class Faults:
-    """Count the values no block can hold."""
+class Settings:
+    """What of a conversion concerns the blocks."""
 
-    nans: int = 0
-    infinities: int = 0
-
-    def __add__(self, other: "Faults") -> "Faults":
-        return Faults(self.nans + other.nans, self.infinities + other.infinities)
-
-    def __bool__(self) -> bool:
-        return bool(self.nans or self.infinities)
+    importance: Mapping[str, NDArray[np.float32]]  # by GGUF name, one value for each column
+    allow_nonfinite: bool = False  # write 0 for what is no number, instead of refusing the tensor
 
 
 class Quantizer:
     """Turn pieces of the checkpoint into blocks of every output, at the offsets the plans give."""
 
-    def __init__(self, outputs: list[tuple[OutputPlan, Target]]) -> None:
+    def __init__(self, outputs: Sequence[tuple[OutputPlan, Target]], settings: Settings) -> None:
+        self._settings = settings
         self._places: dict[str, list[tuple[PlannedTensor, Target]]] = {}
         for plan, target in outputs:
             for tensor in plan.tensors:
-                self._places.setdefault(tensor.source.stored.name, []).append((tensor, target))
+                if tensor.source.stored is not None:
+                    self._places.setdefault(tensor.source.stored.name, []).append((tensor, target))
 
     def __call__(self, piece: Piece) -> Faults:
         """Quantize and write one piece, or count what is wrong with it and write nothing."""
+        places = [place for place in self._places[piece.tensor.name] if not _is_done(piece, place[1])]
+        if not places:
+            return NONE
         dtype, columns = piece.tensor.dtype, piece.tensor.shape[-1]
         bits = np.frombuffer(piece.content, _LAYOUT[dtype]).reshape(-1, columns)  # (rows, columns)
         faults = _count_faults(bits, dtype)
-        if faults:
-            return faults  # ggml would abort on some of them
-        places = self._places[piece.tensor.name]
-        if places[0][0].source.rope_rows:
-            bits = bits[rope_order(len(bits), places[0][0].source.rope_rows)]
+        if faults != NONE:
+            if not self._settings.allow_nonfinite:
+                return faults  # ggml would abort on some of them
+            bits = _without_faults(bits, dtype)
+        bits = _in_rope_order(bits, places[0][0].source)
         rows = widen(bits, dtype)
         for tensor, target in places:
-            blocks = bits if _AS_STORED[dtype] is tensor.block else _quantize(tensor, rows)
+            as_stored = _AS_STORED[dtype] is tensor.block
+            blocks = bits if as_stored else _quantize(tensor, rows, self._settings.importance.get(tensor.name))
             target.write(tensor.offset + piece.first * tensor.row_nbytes, np.ascontiguousarray(blocks).data)
         return faults
 
 
 def rows_per_piece(tensor: MappedTensor) -> int:
     """Count the rows of a piece: whole heads where their rows change places."""
-    rows = max(1, PIECE_WEIGHTS // tensor.stored.shape[-1])
-    return max(1, rows // tensor.rope_rows) * tensor.rope_rows if tensor.rope_rows else rows
+    rows = max(1, PIECE_WEIGHTS // tensor.shape[-1])
+    if tensor.rope_rows and len(tensor.shape) > 1:
+        return max(1, rows // tensor.rope_rows) * tensor.rope_rows
+    return rows
 
 
 def widen(bits: NDArray[np.unsignedinteger], dtype: str) -> NDArray[np.float32]:
@@ -83,40 +87,72 @@ def widen(bits: NDArray[np.unsignedinteger], dtype: str) -> NDArray[np.float32]:
 
 
 def run_all(
-    pieces: Iterable[Piece], work: Callable[[Piece], Faults], threads: int, advance: Callable[[int], None]
+    pieces: Iterable[Piece], work: Callable[[Piece], Faults], threads: int, settled: Callable[[Piece, Faults], None]
 ) -> None:
-    """Work on pieces in parallel, a few ahead of the slowest, and stop at the first tensor with faults."""
+    """Work on pieces in parallel, a few ahead of the slowest; `settled` hears of each in the order of reading."""
     waiting: deque[tuple[Piece, Future[Faults]]] = deque()
-    tally: tuple[str, Faults] = ("", Faults())
-
-    def settle() -> None:
-        nonlocal tally
-        piece, future = waiting.popleft()
-        faults = future.result()
-        if piece.tensor.name != tally[0]:
-            _refuse(*tally)  # a tensor is refused when all of it has been counted
-            tally = piece.tensor.name, Faults()
-        tally = tally[0], tally[1] + faults
-        advance(len(piece.content))
-
     with ThreadPoolExecutor(threads) as pool:
         try:
             for piece in pieces:
                 waiting.append((piece, pool.submit(work, piece)))
                 if len(waiting) > 2 * threads:
-                    settle()
+                    settled(waiting[0][0], waiting.popleft()[1].result())
             while waiting:
-                settle()
+                settled(waiting[0][0], waiting.popleft()[1].result())
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    _refuse(*tally)
 
 
-def _quantize(tensor: PlannedTensor, rows: NDArray[np.float32]) -> NDArray[np.generic]:
+class Tally:
+    """Count faults by tensor; a tensor is refused when all of it has been counted."""
+
+    def __init__(self, *, allow: bool) -> None:
+        self._allow, self._current = allow, ""
+        self.faults: dict[str, Faults] = {}
+
+    def add(self, piece: Piece, faults: Faults) -> None:
+        if piece.tensor.name != self._current:
+            self.check()
+            self._current = piece.tensor.name
+        if faults != NONE:
+            nans, infinities = self.faults.get(piece.tensor.name, NONE)
+            self.faults[piece.tensor.name] = nans + faults[0], infinities + faults[1]
+
+    def check(self) -> None:
+        if self.faults and not self._allow:
+            name, (nans, infinities) = next(iter(self.faults.items()))
+            found = f"{nans} values are not a number and {infinities} are infinite"
+            advice = "the checkpoint is damaged, or its training diverged; --allow-nan writes 0 for them"
+            raise Unquantizable(f"tensor {name}", found, advice)
+
+
+def _is_done(piece: Piece, target: Target) -> bool:
+    """Tell whether a former run wrote this piece, and that it read the same bytes then."""
+    mark = target.mark
+    if piece.end == mark.done and mark.prefix != piece.digest.hexdigest():
+        found = "the source is not the one that the interrupted conversion read"
+        raise ModelCorrupt(str(piece.tensor.path), found, "run the command again: it begins anew")
+    return piece.end <= mark.done
+
+
+def _in_rope_order(bits: NDArray[np.unsignedinteger], source: MappedTensor) -> NDArray[np.unsignedinteger]:
+    if not source.rope_rows:
+        return bits
+    if len(source.shape) == 1:  # a bias: its one row holds what are rows elsewhere
+        return bits[:, rope_order(bits.shape[1], source.rope_rows)]
+    return bits[rope_order(len(bits), source.rope_rows)]
+
+
+def _quantize(
+    tensor: PlannedTensor, rows: NDArray[np.float32], importance: NDArray[np.float32] | None
+) -> NDArray[np.generic]:
     if tensor.block is BlockType.F32:
         return rows
-    blocks = quantize_rows(int(tensor.block), rows)
+    try:
+        blocks = quantize_rows(int(tensor.block), rows, importance)
+    except Unquantizable as error:  # the library knows the type and not the tensor
+        raise Unquantizable(f"tensor {tensor.name}", error.found, error.advice) from None
     if tensor.block is BlockType.F16:
         over = int(np.isinf(blocks.view("<f2")).sum())
         if over:
@@ -127,15 +163,12 @@ def _quantize(tensor: PlannedTensor, rows: NDArray[np.float32]) -> NDArray[np.ge
 
 def _count_faults(bits: NDArray[np.unsignedinteger], dtype: str) -> Faults:
     exponent = bits.dtype.type(_EXPONENT[dtype])
-    special = (bits & exponent) == exponent
-    if not special.any():
-        return Faults()
-    mantissa = bits.dtype.type(_EXPONENT[dtype] & -_EXPONENT[dtype]) - bits.dtype.type(1)
-    nans = int(np.count_nonzero(bits[special] & mantissa))
-    return Faults(nans, int(special.sum()) - nans)
+    magnitude = bits & bits.dtype.type((1 << 8 * bits.itemsize - 1) - 1)  # without the sign
+    if magnitude.max(initial=0) < exponent:
+        return NONE
+    return int(np.count_nonzero(magnitude > exponent)), int(np.count_nonzero(magnitude == exponent))
 
 
-def _refuse(name: str, faults: Faults) -> None:
-    if faults:
-        found = f"{faults.nans} values are not a number and {faults.infinities} are infinite"
-        raise Unquantizable(f"tensor {name}", found, "the checkpoint is damaged, or its training diverged")
+def _without_faults(bits: NDArray[np.unsignedinteger], dtype: str) -> NDArray[np.unsignedinteger]:
+    exponent = bits.dtype.type(_EXPONENT[dtype])
+    return np.where((bits & exponent) == exponent, bits.dtype.type(0), bits)

@@ -4,9 +4,10 @@ import dataclasses
 import json
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from amalia_convert.writer import write_whole
 from amalia_edge.errors import ModelCorrupt, ModelUnsupported
@@ -27,10 +28,15 @@ class Receipt:
     nbytes: int
     parameters: int
     bits_per_weight: float
-    seconds: float  # of the whole pass, which may have written other levels too
+    seconds: float  # of the whole pass, which may have written other levels too, and of runs that were stopped
     peak_memory: int  # bytes resident in the process at its highest
     versions: dict[str, str]
     format: int = FORMAT
+    commit: str | None = None  # of the repository
+    importance: str | None = None  # SHA-256 of the importance data
+    options: dict[str, Any] = field(default_factory=dict)  # what was asked for beside the level
+    warnings: list[str] = field(default_factory=list)  # where tokens differ from the original's, as llama.cpp's do
+    replaced: dict[str, list[int]] = field(default_factory=dict)  # by tensor: NaNs and infinities written as 0
 
 
 def receipt_path(output: Path) -> Path:
@@ -78,7 +84,7 @@ def peak_memory() -> int:
 def versions() -> dict[str, str]:
     """Name the versions of what wrote the file."""
     found = {}
-    for name in ("amalia-edge", "llama-cpp-python", "gguf", "sentencepiece", "numpy"):
+    for name in ("amalia-edge", "llama-cpp-python", "gguf", "sentencepiece", "tokenizers", "numpy"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -9,8 +9,8 @@ Offsets count from the header's end, and cover the rest of the file without a ho
 
 import json
 import math
-import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +34,23 @@ class StoredTensor:
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
-    path: Path
+    shape: tuple[int, ...]  # (rows, columns), or (columns,)
+    path: Path  # of its file; for a file that is not here, the name it goes by
     offset: int
     nbytes: int
 
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
 
-def read_tensors(path: Path) -> list[StoredTensor]:
-    """List a safetensors file's tensors in the order of their bytes, or say which byte or name breaks the format."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = _header_length(path, file.read(8), size)
-            header = _parse(path, file.read(length))
-    except OSError as error:
-        raise CheckpointIncomplete(str(path), f"cannot be read ({error.strerror})", "check the file's rights") from None
+
+def parse_tensors(path: Path, size: int, read: Callable[[int, int], bytes]) -> list[StoredTensor]:
+    """List a safetensors file's tensors in the order of their bytes, or say which byte or name breaks the format.
+
+    `read(offset, nbytes)` gives bytes of the file, which is `size` bytes long; fewer where it ends.
+    """
+    length = _header_length(path, read(0, 8), size)
+    header = _parse(path, read(8, length))
     start = 8 + length
     header.pop("__metadata__", None)
     tensors = sorted((_tensor(path, name, entry, start) for name, entry in header.items()), key=_by_place)

@@ -1,21 +1,24 @@
-"""A GGUF that is whole or absent: written beside its place under a hidden name, synced, read back, renamed."""
+"""A file that is whole or absent: written beside its place under a hidden name, synced, read back, renamed.
+
+`.NAME.partial` holds the bytes and `.NAME.journal` how many of them count (journal.py); both are gone at the end. The
+journal is also the lock: whoever holds it writes NAME.
+"""
 
 import errno
 import fcntl
 import hashlib
-import io
 import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-
-from amalia_convert.metadata import Metadata
-from amalia_edge.errors import ConvertError, ModelCorrupt
+from amalia_convert.journal import Mark, first_line, last_mark, mark_line
+from amalia_convert.metadata import Metadata, pack, pack_text
+from amalia_edge.errors import ConvertError
 
 ALIGNMENT = 32  # GGUF's default; every tensor begins at a multiple, and the file ends at one
+MAGIC, VERSION = b"GGUF", 3
 
 TensorRow = tuple[str, tuple[int, ...], int, int]  # name, shape (rows, columns), ggml type, bytes
 
@@ -26,43 +29,35 @@ def padded(nbytes: int) -> int:
 
 def header_bytes(metadata: Metadata, tensors: Sequence[TensorRow]) -> bytes:
     """Give everything before the tensors' bytes: magic, counts, key/values, tensor table, padding."""
-    import gguf
-
-    writer = gguf.GGUFWriter(None, str(metadata["general.architecture"].content))
-    writer.kv_data = [{}]  # our own order
-    for key, value in metadata.items():
-        kind = gguf.GGUFValueType[value.kind.upper()]
-        if isinstance(value.content, tuple):
-            writer.add_key_value(key, list(value.content), gguf.GGUFValueType.ARRAY, sub_type=kind)
-        else:
-            writer.add_key_value(key, value.content, kind)
+    parts, offset = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata)), pack(metadata)], 0
     for name, shape, kind, nbytes in tensors:
-        # The type we name decides; float32 only keeps gguf from reading the shape as a count of bytes.
-        writer.add_tensor_info(name, shape, np.dtype(np.float32), nbytes, raw_dtype=gguf.GGMLQuantizationType(kind))
-    buffer = io.BytesIO()
-    writer.fout, writer.state = [buffer], gguf.gguf_writer.WriterState.EMPTY  # into memory, where the size is known
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-    except (UnicodeEncodeError, OverflowError, struct.error) as error:
-        found = f"the checkpoint's texts hold a value GGUF cannot ({str(error)[:120]})"
-        raise ModelCorrupt("metadata", found, "look at README.md, generation_config.json and the tokenizer") from None
-    content = buffer.getvalue()
+        rank = len(shape)
+        parts += [pack_text(name), struct.pack(f"<I{rank}QIQ", rank, *reversed(shape), kind, offset)]
+        offset += padded(nbytes)
+    content = b"".join(parts)
     return content + bytes(padded(len(content)) - len(content))
 
 
 class Target:
     """A file being written in any order; `finish` puts it in its place, leaving without it removes it."""
 
-    def __init__(self, path: Path, nbytes: int) -> None:
-        self.path, self.nbytes = path, nbytes
-        self._neighbour = path.with_name(f".{path.name}.partial")
-        self._descriptor = -1
+    def __init__(self, path: Path, nbytes: int, key: str = "") -> None:
+        """Take what the bytes depend on as `key`: what a killed writer left is gone on with only if it is the same."""
+        self.path, self.nbytes, self.key = path, nbytes, key
+        self.mark = Mark()  # how far a former run came
+        self.noted = False  # the journal holds a mark: there is something to go on with
+        self.published = False  # the file is in its place, and only the journal remains of the work
+        self.place, self._journal = hidden(path, "partial"), hidden(path, "journal")  # where the bytes lie until then
+        self._file = self._lock = -1
 
     def __enter__(self) -> "Target":
         try:
-            self._open()
+            self._lock = _open_locked(self._journal)
+            try:
+                self._go_on_or_begin()
+            except BaseException:
+                self._remove()
+                raise
         except OSError as error:
             raise _failure(self.path, error) from None
         return self
@@ -70,52 +65,109 @@ class Target:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._descriptor >= 0:
-            self._neighbour.unlink(missing_ok=True)
-            self._close()
+        if self._lock >= 0:
+            self._remove()
 
     def write(self, offset: int, content: bytes | memoryview) -> None:
         """Write bytes at their place; threads may do so at once."""
         try:
             rest = memoryview(content).cast("B")
             while rest:
-                written = os.pwrite(self._descriptor, rest, offset)
+                written = os.pwrite(self._file, rest, offset)
                 rest, offset = rest[written:], offset + written
         except OSError as error:
             raise _failure(self.path, error) from None
 
-    def finish(self) -> str:
-        """Sync, read back, rename; give the SHA-256 of what lies on the disk."""
+    def note(self, mark: Mark) -> None:
+        """Sync what has been written, and then say so in the journal."""
         try:
-            os.ftruncate(self._descriptor, self.nbytes)  # the last tensor's padding
-            os.fsync(self._descriptor)
+            os.fsync(self._file)
+            os.write(self._lock, mark_line(mark))
+            os.fsync(self._lock)
+        except OSError as error:
+            raise _failure(self.path, error) from None
+        self.noted = True
+
+    def seal(self) -> str:
+        """Sync, read back, and give the SHA-256 of what lies on the disk."""
+        try:
+            os.fsync(self._file)
             digest = hashlib.sha256()
             for offset in range(0, self.nbytes, 1 << 20):
-                digest.update(os.pread(self._descriptor, 1 << 20, offset))
-            self._neighbour.replace(self.path)
+                digest.update(os.pread(self._file, 1 << 20, offset))
+        except OSError as error:
+            raise _failure(self.path, error) from None
+        return digest.hexdigest()
+
+    def publish(self) -> None:
+        """Put the file in its place."""
+        if self.published:
+            return
+        try:
+            self.place.replace(self.path)
             sync_folder(self.path.parent)
         except OSError as error:
             raise _failure(self.path, error) from None
-        self._close()
-        return digest.hexdigest()
+        self.published = True
+        os.close(self._file)
+        self._file = -1
 
-    def _open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._neighbour, flags, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Had another conversion renamed it between our two calls, we would hold, and empty, its finished file.
-            if os.fstat(descriptor).st_ino != self._neighbour.stat().st_ino:
-                raise BlockingIOError(errno.EWOULDBLOCK, "renamed meanwhile")
-            os.ftruncate(descriptor, 0)  # what a killed conversion left
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
+    def forget(self) -> None:
+        """Drop the journal: nothing is left to go on with."""
+        self._journal.unlink(missing_ok=True)
+        self._close()
+
+    def leave(self) -> None:
+        """Stop for now, and let the next run go on where the journal says; without a mark in it, nothing is kept."""
+        if self.noted:
+            self._close()
+
+    def finish(self) -> str:
+        """Seal, publish and forget; give the SHA-256."""
+        digest = self.seal()
+        self.publish()
+        self.forget()
+        return digest
+
+    def _go_on_or_begin(self) -> None:
+        found = last_mark(_read_all(self._lock), self.key)
+        self.published = bool(found and found.sealed and not self.place.exists() and self.path.exists())
+        if self.published:
+            assert found is not None
+            self.mark, self.noted = found, True
+            return
+        self._file = os.open(self.place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        if found is not None and os.fstat(self._file).st_size == self.nbytes:
+            self.mark, self.noted = found, found.done > 0
+            return
+        os.ftruncate(self._file, 0)  # what another conversion left
+        os.ftruncate(self._file, self.nbytes)
+        os.ftruncate(self._lock, 0)
+        os.write(self._lock, first_line(self.key))
+
+    def _remove(self) -> None:
+        if self._file >= 0:
+            self.place.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+        self._close()
 
     def _close(self) -> None:
-        os.close(self._descriptor)
-        self._descriptor = -1
+        for descriptor in (self._file, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._lock = -1
+
+
+def hidden(path: Path, end: str) -> Path:
+    return path.with_name(f".{path.name}.{end}")
+
+
+def peek(path: Path, key: str) -> Mark | None:
+    """Read how far a former run came with a file, without touching anything."""
+    try:
+        return last_mark(hidden(path, "journal").read_bytes(), key)
+    except OSError:
+        return None
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -140,6 +192,27 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_locked(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Had another conversion ended between our two calls, we would hold the lock of a file that is no longer there.
+        if os.fstat(descriptor).st_ino != path.stat().st_ino:
+            raise BlockingIOError(errno.EWOULDBLOCK, "ended meanwhile")
+    except FileNotFoundError:
+        os.close(descriptor)
+        raise BlockingIOError(errno.EWOULDBLOCK, "ended meanwhile") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _read_all(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
 def _failure(path: Path, error: OSError) -> ConvertError:

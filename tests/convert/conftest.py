@@ -1,14 +1,19 @@
 """Tiny checkpoints, converted once to every level in one pass."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from amalia_convert.conversion import ConvertConfig, convert
-from amalia_convert.levels import LEVELS
 from amalia_convert.receipt import Receipt
-from checkpoints import AWKWARD, FRIENDLY, Tiny, write_checkpoint
+from amalia_convert.recipe import level_table
+from checkpoints import CHECKPOINTS, Tiny, write_checkpoint
+
+# Any checkpoint can be converted to these; Q1_0 refuses rows that are no multiple of 128, as llama-quantize does.
+PLAIN = tuple(row.name for row in level_table() if not row.needs_importance and row.name != "Q1_0")
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,28 @@ class Converted:
         return self.out / self.receipts[level].output
 
 
+@pytest.fixture(scope="session")
+def conversions(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Converted]:
+    """Convert a checkpoint by its name, when it is first asked for."""
+
+    @cache
+    def convert_once(name: str) -> Converted:
+        place = tmp_path_factory.mktemp(name)
+        folder = write_checkpoint(place / name, CHECKPOINTS[name])
+        receipts = convert(ConvertConfig(str(folder), PLAIN, place / "out"))
+        return Converted(CHECKPOINTS[name], folder, place / "out", {receipt.level: receipt for receipt in receipts})
+
+    return convert_once
+
+
 @pytest.fixture(scope="session", params=["friendly", "awkward"])
-def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    tiny = {"friendly": FRIENDLY, "awkward": AWKWARD}[request.param]
-    place = tmp_path_factory.mktemp(request.param)
-    folder = write_checkpoint(place / request.param, tiny)
-    receipts = convert(ConvertConfig(str(folder), tuple(LEVELS), place / "out"))
-    return Converted(tiny, folder, place / "out", {receipt.level: receipt for receipt in receipts})
+def converted(request: pytest.FixtureRequest, conversions: Callable[[str], Converted]) -> Converted:
+    return conversions(request.param)
+
+
+@pytest.fixture(scope="session", params=CHECKPOINTS)
+def every_family(request: pytest.FixtureRequest, conversions: Callable[[str], Converted]) -> Converted:
+    return conversions(request.param)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_pytorch_weights_are_not_opened(checkpoint: Path) -> None:
 def test_pieces_join_to_the_tensors_bytes_and_the_files_hash(checkpoint: Path) -> None:
     opened = open_checkpoint(checkpoint)
     wanted = dict.fromkeys(opened.tensors, 7)  # seven rows at a time: no tensor's height is a multiple
-    reader, joined = Reader(opened, wanted), dict[str, bytes]()
+    reader, joined = Reader(opened.shards, wanted), dict[str, bytes]()
     for piece in reader.pieces():
         rows = joined.get(piece.tensor.name, b"")
         assert len(rows) == piece.first * piece.tensor.nbytes // piece.tensor.shape[0] or piece.first == 0
@@ -93,7 +93,7 @@ def test_pieces_join_to_the_tensors_bytes_and_the_files_hash(checkpoint: Path) -
 
 
 def test_a_tensor_nobody_wants_is_hashed_and_not_handed_on(checkpoint: Path) -> None:
-    reader = Reader(open_checkpoint(checkpoint), {"model.norm.weight": 1})
+    reader = Reader(open_checkpoint(checkpoint).shards, {"model.norm.weight": 1})
     assert [piece.tensor.name for piece in reader.pieces()] == ["model.norm.weight"]
     content = (checkpoint / "model.safetensors").read_bytes()
     assert reader.hashes["model.safetensors"] == hashlib.sha256(content).hexdigest()
@@ -104,4 +104,4 @@ def test_a_file_cut_while_it_is_read_is_an_error_not_a_crash(checkpoint: Path) -
     with (checkpoint / "model.safetensors").open("r+b") as file:
         file.truncate(5000)
     with pytest.raises(CheckpointIncomplete, match="left"):
-        list(Reader(opened, {}).pieces())
+        list(Reader(opened.shards, {}).pieces())

@@ -16,17 +16,19 @@ from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.levels import LEVELS
 from amalia_convert.receipt import read_receipt
 from amalia_edge.errors import AmaliaError, ConvertError, UsageError
+from amalia_edge.model import LoadConfig, Model
+from amalia_edge.sampler import SamplingConfig
 from checkpoints import Tiny, write_checkpoint, write_json
 
-from .conftest import Converted
+from .conftest import PLAIN, Converted
 from .oracle import quantize_file
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_the_whole_file_is_llama_quantize_s(converted: Converted, level: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", PLAIN)
+def test_the_whole_file_is_llama_quantize_s(every_family: Converted, level: str, tmp_path: Path) -> None:
     """Bytes of metadata and tensors; llama-quantize runs on our own GGUF of the checkpoint's precision."""
-    quantize_file(converted.path(converted.tiny.dtype), tmp_path / "theirs.gguf", LEVELS[level].file_type)
-    ours, theirs = converted.path(level), tmp_path / "theirs.gguf"
+    quantize_file(every_family.path(every_family.tiny.dtype), tmp_path / "theirs.gguf", LEVELS[level].file_type)
+    ours, theirs = every_family.path(level), tmp_path / "theirs.gguf"
     if ours.read_bytes() != theirs.read_bytes():
         pairs = zip(gguf.GGUFReader(ours).tensors, gguf.GGUFReader(theirs).tensors, strict=True)
         different = [
@@ -35,6 +37,12 @@ def test_the_whole_file_is_llama_quantize_s(converted: Converted, level: str, tm
             if one.tensor_type != two.tensor_type or one.data.tobytes() != two.data.tobytes()
         ]
         pytest.fail(f"tensors that differ: {different or 'none, the header does'}")
+
+
+def test_libllama_runs_what_became_of_every_family(every_family: Converted) -> None:
+    with Model.open(every_family.path("Q8_0"), LoadConfig(context=64, threads=1)) as model:
+        pieces = list(model.complete([3, 40, 41], SamplingConfig(temperature=0, limit=4, ignore_end=True)))
+    assert len(pieces) == 4
 
 
 def test_the_checkpoint_s_own_precision_is_copied_bit_for_bit(converted: Converted) -> None:

@@ -4,27 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from amalia_convert.checkpoint import open_checkpoint
-from amalia_convert.conversion import ConvertConfig, plan_conversion
+from amalia_convert.conversion import ConvertConfig, open_draft, plan_outputs
 from amalia_convert.levels import LEVELS
 from amalia_convert.plan import OutputPlan, check_disk
 from amalia_convert.source import find_source
 from amalia_edge.errors import DoesNotFit, UsageError
 
-from .conftest import Converted
+from .conftest import PLAIN, Converted
 
 
 def plan(folder: Path, *levels: str) -> list[OutputPlan]:
-    return plan_conversion(ConvertConfig(str(folder), levels), find_source(str(folder)), open_checkpoint(folder))[1]
+    source = find_source(str(folder))
+    return plan_outputs(ConvertConfig(str(folder), levels), source, open_draft(source))
 
 
 def test_the_planned_size_is_the_file_s_to_the_byte(converted: Converted) -> None:
-    for output in plan(converted.folder, *LEVELS):
+    for output in plan(converted.folder, *PLAIN):
         assert output.nbytes == converted.path(output.level.name).stat().st_size
 
 
 def test_tensors_lie_one_after_the_other_on_32_bytes(converted: Converted) -> None:
-    for output in plan(converted.folder, *LEVELS):
+    for output in plan(converted.folder, *PLAIN):
         end = len(output.header)
         for tensor in output.tensors:
             assert tensor.offset % 32 == 0 and tensor.offset - end in range(32)

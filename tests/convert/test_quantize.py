@@ -11,7 +11,7 @@ from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.families import MappedTensor
 from amalia_convert.levels import LEVELS, BlockType
 from amalia_convert.plan import OutputPlan, PlannedTensor
-from amalia_convert.quantize import Faults, Quantizer, run_all, widen
+from amalia_convert.quantize import Quantizer, Settings, Tally, run_all, widen
 from amalia_convert.shard import StoredTensor
 from amalia_convert.writer import Target
 from amalia_edge.errors import Unquantizable
@@ -34,11 +34,11 @@ def test_bf16_is_the_upper_half_of_f32() -> None:
 def test_a_piece_with_a_fault_never_reaches_ggml(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of ggml's quantizers abort the process on a value that is not a number."""
     stored = StoredTensor("a", "BF16", (1, 32), Path("x"), 0, 64)
-    planned = PlannedTensor("a", MappedTensor("a", stored), (1, 32), BlockType.Q8_0, 0)
+    planned = PlannedTensor("a", MappedTensor("a", stored), BlockType.Q8_0, 0)
     plan = OutputPlan(LEVELS["Q8_0"], Path("y"), b"", (planned,), 34)
     monkeypatch.setattr("amalia_convert.quantize.quantize_rows", lambda *_: pytest.fail("it did"))
-    broken = Piece(stored, 0, to_bytes(np.full(32, np.nan, np.float32), "BF16"))
-    assert Quantizer([(plan, Target(Path("y"), 34))])(broken) == Faults(nans=32)
+    broken = Piece(stored, 0, to_bytes(np.full(32, np.nan, np.float32), "BF16"), end=64)
+    assert Quantizer([(plan, Target(Path("y"), 34))], Settings({}))(broken) == (32, 0)
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
@@ -64,9 +64,23 @@ def test_f16_refuses_what_it_would_make_infinite(checkpoint: Path) -> None:
 
 
 def test_faults_are_counted_over_the_whole_tensor_before_it_is_refused() -> None:
-    pieces = [piece("a"), piece("a", 2), piece("b"), piece("c")]
-    with pytest.raises(Unquantizable, match=r"tensor a: 2 values are not a number"):
-        run_all(pieces, lambda one: Faults(nans=one.tensor.name == "a"), 2, lambda _: None)
+    tally = Tally(allow=False)
+    tally.add(piece("a"), (1, 0))
+    tally.add(piece("a", 2), (1, 3))
+    with pytest.raises(Unquantizable, match=r"tensor a: 2 values are not a number and 3 are infinite"):
+        tally.add(piece("b"), (0, 0))
+
+
+def test_allowed_faults_are_written_as_zero_and_told(checkpoint: Path) -> None:
+    table, name = weights(TINY), "model.layers.1.mlp.up_proj.weight"
+    table[name][7, :3], table[name][9, 0] = np.nan, -np.inf
+    write_safetensors(checkpoint / "model.safetensors", table)
+    (spoilt,) = convert(ConvertConfig(str(checkpoint), ("Q8_0",), checkpoint / "a", allow_nonfinite=True))
+    assert spoilt.replaced == {name: [3, 1]} and spoilt.options == {"allow_nonfinite": True}
+    table[name][7, :3], table[name][9, 0] = 0, 0
+    write_safetensors(checkpoint / "model.safetensors", table)
+    (sound,) = convert(ConvertConfig(str(checkpoint), ("Q8_0",), checkpoint / "b"))
+    assert sound.sha256 == spoilt.sha256
 
 
 def test_pieces_are_worked_on_at_the_same_time_and_few_wait() -> None:
@@ -78,23 +92,20 @@ def test_pieces_are_worked_on_at_the_same_time_and_few_wait() -> None:
             read += 1
             yield piece(str(index))
 
-    done: list[int] = []
+    done: list[str] = []
 
-    def work(one: Piece) -> Faults:
+    def work(one: Piece) -> tuple[int, int]:
         together.wait()  # passes only when two threads are here at once
         assert read <= len(done) + 6
-        return Faults()
+        return 0, 0
 
-    def advance(nbytes: int) -> None:
-        done.append(nbytes)
-
-    run_all(pieces(), work, 2, advance)
-    assert done == [16] * 40
+    run_all(pieces(), work, 2, lambda one, faults: done.append(one.tensor.name))
+    assert done == [str(index) for index in range(40)]  # in the order of reading
 
 
 def test_an_error_in_a_thread_ends_the_work() -> None:
-    def work(one: Piece) -> Faults:
+    def work(one: Piece) -> tuple[int, int]:
         raise OSError("broken disk")
 
     with pytest.raises(OSError, match="broken disk"):
-        run_all((piece(str(index)) for index in range(1000)), work, 2, lambda _: None)
+        run_all((piece(str(index)) for index in range(1000)), work, 2, lambda one, faults: None)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from amalia_convert.shard import HEADER_LIMIT, read_tensors
+from amalia_convert.checkpoint import LocalFile
+from amalia_convert.shard import HEADER_LIMIT, StoredTensor, parse_tensors
 from amalia_edge.errors import AmaliaError, CheckpointIncomplete, ModelCorrupt
 from checkpoints import safetensors_bytes
 
@@ -17,6 +18,11 @@ SOUND = {
     "b": {"dtype": "F32", "shape": [2], "data_offsets": [6, 14]},
     "a": {"dtype": "BF16", "shape": [1, 3], "data_offsets": [0, 6]},
 }
+
+
+def read_tensors(path: Path) -> list[StoredTensor]:
+    file = LocalFile(path)
+    return parse_tensors(path, file.nbytes, file.read)
 
 
 def read(folder: Path, content: bytes) -> list[tuple[str, int, int]]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import amalia_convert.source as source_module
-from amalia_convert.source import Source, find_source, store_embedded
-from amalia_edge.errors import HubError, ModelNotFound, UsageError
+from amalia_convert.conversion import ConvertConfig, convert
+from amalia_convert.source import Source, bring, find_source, store_embedded
+from amalia_edge.errors import ModelNotFound, UsageError
 from amalia_edge.store import models_folder
 
 
@@ -24,11 +25,7 @@ def test_a_folder_in_the_hub_s_cache_is_called_by_its_repository(tmp_path: Path)
     folder.mkdir(parents=True)
     source = find_source(str(folder))
     assert (source.name, source.repository) == ("AMALIA-9B-0626-DPO", "amalia-llm/AMALIA-9B-0626-DPO")
-
-
-def test_a_hub_name_says_how_to_download_it() -> None:
-    with pytest.raises(HubError, match="hf download amalia-llm/AMALIA-9B-0626-DPO --local-dir"):
-        find_source("amalia-llm/AMALIA-9B-0626-DPO@main")
+    assert source.commit == "0" * 40
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -38,7 +35,19 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_file_is_no_source(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="is a file"):
-        find_source(str(checkpoint / "config.json"))
+        find_source(str(checkpoint / "tokenizer.model"))
+
+
+def test_a_configuration_alone_is_a_source_to_plan_from(checkpoint: Path) -> None:
+    source = find_source(str(checkpoint / "config.json"))
+    assert (source.kind, source.name) == ("config", "Azulejo-1M")
+    with pytest.raises(UsageError, match="--dry-run plans from it"):
+        convert(ConvertConfig(str(source.path)))
+
+
+def test_streaming_is_for_the_hub(checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="is not on the Hub"):
+        bring(find_source(str(checkpoint)), stream=True)
 
 
 @pytest.fixture

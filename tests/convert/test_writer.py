@@ -17,7 +17,7 @@ def test_nothing_has_the_final_name_before_the_end(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     with Target(path, 6) as target:
         target.write(3, b"def")
-        assert [entry.name for entry in tmp_path.iterdir()] == [".a.gguf.partial"]
+        assert {entry.name for entry in tmp_path.iterdir()} == {".a.gguf.partial", ".a.gguf.journal"}
         target.write(0, b"abc")
         assert target.finish() == hashlib.sha256(b"abcdef").hexdigest()
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.gguf"] and path.read_bytes() == b"abcdef"
@@ -33,7 +33,7 @@ def test_an_interruption_leaves_nothing_and_the_old_file_as_it_was(tmp_path: Pat
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.gguf"] and path.read_bytes() == b"old"
 
 
-def test_what_a_killed_conversion_left_is_written_over(tmp_path: Path) -> None:
+def test_what_another_conversion_left_is_written_over(tmp_path: Path) -> None:
     (tmp_path / ".a.gguf.partial").write_bytes(b"x" * 100)
     with Target(tmp_path / "a.gguf", 8) as target:
         target.write(0, b"abc")  # the rest is padding: nothing of the old bytes may show in it
@@ -65,7 +65,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
         pytest.skip("only Linux has a device that is always full")
     with Target(tmp_path / "a.gguf", 3) as target:
         full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, target._descriptor)
+        os.dup2(full, target._file)
         os.close(full)
         with pytest.raises(ConvertError, match=r"a\.gguf: the disk is full; free some space"):
             target.write(0, b"abc")

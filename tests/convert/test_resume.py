@@ -1,0 +1,219 @@
+"""What was stopped goes on where it was, and ends with the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import amalia_convert.conversion as conversion
+from amalia_convert.checkpoint import Piece
+from amalia_convert.conversion import ConvertConfig, convert
+from amalia_convert.journal import Mark, first_line, last_mark, mark_line
+from amalia_convert.quantize import Quantizer
+from amalia_convert.receipt import read_receipt
+from amalia_convert.writer import Target
+from amalia_edge.errors import ModelCorrupt
+
+LEVELS = ("Q8_0", "Q4_K_M")
+
+
+@pytest.fixture(autouse=True)
+def fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pieces, and a mark after each: every place to stop at is met."""
+    monkeypatch.setattr("amalia_convert.pipeline.JOURNAL_SECONDS", 0)
+    monkeypatch.setattr("amalia_convert.quantize.PIECE_WEIGHTS", 2000)
+
+
+class Stopped(BaseException):
+    """As sudden as a kill, and yet in this process."""
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.name: read_receipt(path).sha256 for path in sorted(folder.glob("*.gguf"))}
+
+
+def convert_all(checkpoint: Path, out: Path) -> dict[str, str]:
+    convert(ConvertConfig(str(checkpoint), LEVELS, out, threads=2))
+    return hashes(out)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, pieces: int) -> list[str]:
+    """Stop the pass after some pieces, as a kill would: with everything left as it lies."""
+    worked: list[str] = []
+    work = Quantizer.__call__
+
+    def count(self: Quantizer, piece: Piece) -> tuple[int, int]:
+        if len(worked) >= pieces:
+            raise Stopped
+        worked.append(piece.tensor.name)
+        return work(self, piece)
+
+    monkeypatch.setattr(Quantizer, "__call__", count)
+    monkeypatch.setattr(Target, "_remove", Target._close)
+    return worked
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 7, 30])
+def test_a_stopped_pass_goes_on_and_gives_the_same_bytes(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    whole = convert_all(checkpoint, tmp_path / "whole")
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, pieces)
+        with pytest.raises(Stopped):
+            convert_all(checkpoint, tmp_path / "out")
+    assert {name[0] for name in names(tmp_path / "out")} == {"."}
+    assert convert_all(checkpoint, tmp_path / "out") == whole
+    assert names(tmp_path / "out") == names(tmp_path / "whole")
+
+
+def test_what_is_done_is_not_done_again(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantized: list[int] = []
+    real = conversion.write_blocks
+    monkeypatch.setattr(
+        conversion, "write_blocks", lambda *given: quantized.append(given[1][0][1].mark.done) or real(*given)
+    )
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 40)
+        with pytest.raises(Stopped):
+            convert_all(checkpoint, tmp_path / "out")
+    convert_all(checkpoint, tmp_path / "out")
+    first, second = quantized
+    assert first == 0 < second
+
+
+def test_another_level_beside_does_not_disturb_a_stopped_one(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = convert_all(checkpoint, tmp_path / "whole")
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 20)
+        with pytest.raises(Stopped):
+            convert_all(checkpoint, tmp_path / "out")
+    convert(ConvertConfig(str(checkpoint), ("Q8_0", "F16"), tmp_path / "out"))
+    convert(ConvertConfig(str(checkpoint), ("Q4_K_M",), tmp_path / "out"))
+    assert whole.items() <= hashes(tmp_path / "out").items()
+    assert {name[0] for name in names(tmp_path / "out")} == {"A"}
+
+
+@pytest.mark.parametrize("change", ["weights", "level", "journal"])
+def test_what_was_made_of_something_else_is_begun_anew(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 20)
+        with pytest.raises(Stopped):
+            convert_all(checkpoint, tmp_path / "out")
+    if change == "weights":
+        path = checkpoint / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1000:] = bytes(1000)
+        path.write_bytes(content)
+    elif change == "level":
+        monkeypatch.setattr("amalia_convert.conversion.versions", lambda: {"amalia-edge": "another"})
+    else:
+        (tmp_path / "out" / ".Azulejo-1M-Q8_0.gguf.journal").write_bytes(b"\xff{]\n" * 3)
+    assert convert_all(checkpoint, tmp_path / "out") == convert_all(checkpoint, tmp_path / "whole")
+
+
+def test_bytes_that_changed_under_a_stopped_conversion_are_noticed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where size and time of the file are the same."""
+    path = checkpoint / "model.safetensors"
+    before, stamp = path.read_bytes(), path.stat()
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 20)
+        with pytest.raises(Stopped):
+            convert_all(checkpoint, tmp_path / "out")
+    content = bytearray(before)
+    content[len(before) - stamp.st_size + 3000] ^= 1
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(ModelCorrupt, match=r"not the one that the interrupted|header"):
+        convert_all(checkpoint, tmp_path / "out")
+    assert names(tmp_path / "out") == set()
+
+
+@pytest.mark.parametrize("moment", ["note", "publish", "write_receipt", "forget"])
+@pytest.mark.parametrize("times", [0, 1])
+def test_a_stop_among_the_last_steps_is_gone_on_with(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, times: int
+) -> None:
+    """Between the two files of one command, before and after each step that makes them final."""
+    whole = convert_all(checkpoint, tmp_path / "whole")
+    monkeypatch.setattr("amalia_convert.pipeline.JOURNAL_SECONDS", 1000)
+    place = conversion if moment == "write_receipt" else Target
+    step, calls = getattr(place, moment), []
+
+    def stop(*given: object) -> None:
+        if len(calls) == times:
+            raise Stopped
+        calls.append(1)
+        step(*given)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(place, moment, stop)
+        stopping.setattr(Target, "_remove", Target._close)
+        with pytest.raises(Stopped):
+            convert_all(checkpoint, tmp_path / "out")
+    assert convert_all(checkpoint, tmp_path / "out") == whole
+    assert names(tmp_path / "out") == names(tmp_path / "whole")
+
+
+def test_a_mark_cut_short_is_as_if_it_were_not_there() -> None:
+    marks = [Mark(done=5, hashes={"a": "b"}), Mark(done=9, prefix="c", faults={"t": (1, 2)})]
+    content = first_line("key") + b"".join(map(mark_line, marks))
+    assert last_mark(content, "key") == marks[1]
+    assert last_mark(content[:-1], "key") == marks[0]
+    assert last_mark(first_line("key"), "key") == Mark()
+    assert last_mark(content, "another") is None and last_mark(b"", "key") is None
+
+
+@pytest.mark.parametrize("line", [b"[]\n", b'{"done": 1}\n', b"[" * 9000 + b"\n", b'{"faults": {"a": 3}}\n', b"\xff\n"])
+def test_a_line_that_is_no_mark_is_passed_over(line: bytes) -> None:
+    good = mark_line(Mark(done=5))
+    assert last_mark(first_line("key") + good + line, "key") == Mark(done=5)
+
+
+CHILD = """
+import os, pathlib, signal, sys
+import amalia_convert.pipeline as pipeline, amalia_convert.quantize as quantize
+from amalia_convert.conversion import ConvertConfig, convert
+
+pipeline.JOURNAL_SECONDS, quantize.PIECE_WEIGHTS, left = 0, 4000, int(sys.argv[3])
+
+def counted(real):
+    def step(*given, **named):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*given, **named)
+    return step
+
+os.pwrite, os.write, os.fsync = counted(os.pwrite), counted(os.write), counted(os.fsync)
+pathlib.Path.replace, pathlib.Path.unlink = counted(pathlib.Path.replace), counted(pathlib.Path.unlink)
+convert(ConvertConfig(sys.argv[1], ("Q8_0", "Q4_K_M"), pathlib.Path(sys.argv[2])))
+"""
+
+
+def test_a_real_kill_before_any_step_is_gone_on_with(checkpoint: Path, tmp_path: Path) -> None:
+    """Killed before its nth write, sync, rename or removal; tests/convert/kills.py strikes at fifty random moments."""
+    whole, out = convert_all(checkpoint, tmp_path / "whole"), tmp_path / "out"
+    paths = os.pathsep.join(path for path in sys.path if path)
+    for step in (1, 2, 40, 20):
+        command = [sys.executable, "-c", CHILD, str(checkpoint), str(out), str(step)]
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, timeout=60)
+        assert done.returncode == -signal.SIGKILL
+    assert convert_all(checkpoint, out) == whole and names(out) == names(tmp_path / "whole")
+    assert all(json.loads(path.read_text())["seconds"] > 0 for path in out.glob("*.json"))
