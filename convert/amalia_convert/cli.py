@@ -23,7 +23,9 @@ _DEFAULTS = ConvertConfig("")
 @click.argument("source", required=False)
 @click.option("--to", "levels", default=",".join(_DEFAULTS.levels), show_default=True, metavar="LEVEL,…",
               help="Levels to write in one pass; --levels lists them.")  # fmt: skip
-@click.option("--levels", "list_levels", is_flag=True, help="List the levels: bits per weight, and when to choose each.")
+@click.option(
+    "--levels", "list_levels", is_flag=True, help="List the levels: bits per weight, and when to choose each."
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Folder for the files.  [default: $XDG_DATA_HOME/amalia/models]")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be written, to the byte, and what it would take.")
@@ -130,7 +132,13 @@ def _forecast_object(found: Forecast) -> dict[str, Any]:
             "bits_per_weight": output.bits_per_weight,
             "parameters": output.parameters,
             "tensors": [
-                {"name": one.name, "shape": one.shape, "type": one.block.name, "offset": one.offset, "nbytes": one.nbytes}
+                {
+                    "name": one.name,
+                    "shape": one.shape,
+                    "type": one.block.name,
+                    "offset": one.offset,
+                    "nbytes": one.nbytes,
+                }
                 for one in output.tensors
             ],
         }

@@ -27,8 +27,9 @@ def describe_vocabulary(checkpoint: Checkpoint, size: int) -> Metadata:
         "tokenizer.ggml.model": string(table.model),
         "tokenizer.ggml.pre": string(table.pre),
         "tokenizer.ggml.tokens": string(tuple(token.text for token in tokens)),
-        **_merging(table, [token.score for token in tokens]),
+        **_scores(table, [token.score for token in tokens]),
         "tokenizer.ggml.token_type": int32(tuple(int(token.type) for token in tokens)),
+        **_merges(table),
         **describe_special(special, checkpoint.config, tokens),
         **describe_templates(folder, config),
     }
@@ -57,7 +58,9 @@ def _prefix(table: TokenTable, config: Json) -> Metadata:
     return {"tokenizer.ggml.add_space_prefix": boolean(told)} if isinstance(told, bool) else {}
 
 
-def _merging(table: TokenTable, scores: list[float]) -> Metadata:
-    if table.model == "llama":
-        return {"tokenizer.ggml.scores": float32(tuple(scores))}
-    return {"tokenizer.ggml.merges": string(table.merges)}
+def _scores(table: TokenTable, scores: list[float]) -> Metadata:
+    return {"tokenizer.ggml.scores": float32(tuple(scores))} if table.model == "llama" else {}
+
+
+def _merges(table: TokenTable) -> Metadata:
+    return {} if table.model == "llama" else {"tokenizer.ggml.merges": string(table.merges)}

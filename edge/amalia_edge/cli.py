@@ -23,7 +23,11 @@ from amalia_edge.sampler import SamplingConfig
 from amalia_edge.store import find
 
 INTERRUPTED = 130
-EXTRAS = {"gguf": "convert", "sentencepiece": "convert", "tokenizers": "convert"}  # packages the base install leaves out
+EXTRAS = {
+    "gguf": "convert",
+    "sentencepiece": "convert",
+    "tokenizers": "convert",
+}  # packages the base install leaves out
 HELP = """\
 /help    these lines
 /reset   forget the conversation

@@ -277,7 +277,7 @@ def open_model(path: Path, config: "ModelSettings", progress: Callable[[float], 
 
     callback = bindings.llama_progress_callback(on_progress)
     parameters.progress_callback = callback
-    with reasons() as why:
+    with reasons() as why, held_interrupts(interrupts.append):
         pointer = bindings.llama_model_load_from_file(os.fsencode(path), parameters)
         if interrupts:
             if pointer:

@@ -34,7 +34,7 @@ def find(name: str) -> Path:
 
 
 def _stored(stem: str, level: str) -> Path:
-    candidates = sorted(models_folder().glob("*.gguf"))
+    candidates = sorted(path for path in models_folder().glob("*.gguf") if not path.name.endswith(".imatrix.gguf"))
     exact = f"{stem}-{level or DEFAULT_LEVEL}".lower()
     beginning = (f"{stem}-{level}" if level else stem).lower()
     found = [path for path in candidates if path.stem.lower() == exact]

@@ -67,7 +67,9 @@ def main() -> None:
                 assert start(folder, out).wait() == 0
             equal = hashes(out) == wanted and len(list(out.iterdir())) == 2 * len(wanted)
             same += equal
-            print(f"{number + 1:3}  at {moment:5.2f} s, {far}, {len(left)} final files: {'same' if equal else 'DIFFERENT'}")
+            print(
+                f"{number + 1:3}  at {moment:5.2f} s, {far}, {len(left)} final files: {'same' if equal else 'DIFFERENT'}"
+            )
             for path in out.iterdir():
                 path.unlink()
         print(f"{told.kills} kills, {struck} before the end, {same} identical")

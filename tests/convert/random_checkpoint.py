@@ -1,6 +1,6 @@
 """Write a large checkpoint of random weights, of EuroLLM-1.7B's shape unless told otherwise, to measure with.
 
-    python tests/convert/random_checkpoint.py FOLDER [--layers 24] [--shards 1]
+python tests/convert/random_checkpoint.py FOLDER [--layers 24] [--shards 1]
 """
 
 import argparse

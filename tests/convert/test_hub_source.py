@@ -55,7 +55,9 @@ def test_streamed_kept_and_local_give_the_same_bytes(server: HubServer, tmp_path
     local = convert(ConvertConfig(str(tmp_path / "repositories" / NAME), ("BF16",), tmp_path / "c"))[0]
     (again,) = convert(ConvertConfig(str(tmp_path / "c" / local.output), ("Q8_0",), tmp_path / "d"))
     assert streamed.sha256 == kept.sha256 and streamed.files == kept.files
-    assert (tmp_path / "d" / again.output).stat().st_size == pytest.approx(streamed.nbytes, abs=200)  # no repo_url in it
+    assert (tmp_path / "d" / again.output).stat().st_size == pytest.approx(
+        streamed.nbytes, abs=200
+    )  # no repo_url in it
 
 
 def test_the_receipt_names_repository_commit_and_hashes(server: HubServer, tmp_path: Path) -> None:

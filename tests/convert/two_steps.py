@@ -60,7 +60,9 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         precise = out / "two-bf16.gguf"
-        first = run("two: bf16", told.python, told.converter, told.checkpoint, "--outtype", "bf16", "--outfile", precise)
+        first = run(
+            "two: bf16", told.python, told.converter, told.checkpoint, "--outtype", "bf16", "--outfile", precise
+        )
         theirs = {}
         for level in LEVELS:
             quantized = out / f"two-{level}.gguf"
