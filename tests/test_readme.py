@@ -6,14 +6,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from hub_server import HubServer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
 MINUTES = 10
+AMALIA = "amalia-llm/AMALIA-9B-0626-DPO"
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -28,14 +32,19 @@ def commands(beginning: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh data folder, and a copy of the embedded checkpoint under AMÁLIA's name: the real one weighs 18 GB."""
-    folder = tmp_path_factory.mktemp("home")
-    shutil.copytree(ROOT / "convert" / "amalia_convert" / "fadinho", folder / "AMALIA-9B-0626-DPO")
-    return folder
+    return tmp_path_factory.mktemp("home")
 
 
-def run(line: str, home: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "XDG_DATA_HOME": str(home / "data"), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+@pytest.fixture(scope="module")
+def hub(home: Path) -> Iterator[HubServer]:
+    """A Hub with the embedded checkpoint under AMÁLIA's name: the real one weighs 18 GB."""
+    shutil.copytree(ROOT / "convert" / "amalia_convert" / "fadinho", home / "repositories" / AMALIA)
+    with HubServer(home / "repositories") as server:
+        yield server
+
+
+def run(line: str, home: Path, given: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    environment = {**given, "XDG_DATA_HOME": str(home / "data"), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     words = shlex.split(line.replace(".venv/bin/", ""))
     return subprocess.run(
         words, cwd=home, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=MINUTES * 60
@@ -49,12 +58,11 @@ def test_the_commands_on_the_embedded_model_work(line: str, home: Path) -> None:
     assert done.stdout.strip() or "chat" in line
 
 
-def test_the_commands_on_the_real_model_work_on_a_folder_of_its_name(home: Path) -> None:
-    download, *others = [line for line in commands("") if "AMALIA-9B" in line]
-    assert run("hf download --help", home).returncode == 0
-    assert download.startswith("hf download amalia-llm/AMALIA-9B-0626-DPO --local-dir ")
-    for line in others:
-        done = run(line, home)
+def test_the_commands_on_the_real_model_work_on_a_repository_of_its_name(home: Path, hub: HubServer) -> None:
+    lines = [line for line in commands("") if "AMALIA-9B" in line]
+    assert f"amalia convert {AMALIA}" in lines
+    for line in lines:
+        done = run(line, home, hub.environment(home / "hub"))
         assert done.returncode == 0, done.stderr
 
 

@@ -107,6 +107,7 @@ def convert(config: ConvertConfig) -> list[Receipt]:
     draft = open_draft(source)
     importance = read_imatrix(config.importance) if config.importance else None
     outputs = plan_outputs(config, source, draft, importance)
+    settings = Settings(_values(draft, importance), config.allow_nonfinite)
     make_folder(config.folder)
     keys = [_key(config, draft, output, importance) for output in outputs]
     finished = _check_targets(outputs, keys, replace=config.replace)
@@ -116,7 +117,6 @@ def convert(config: ConvertConfig) -> list[Receipt]:
         targets = [Target(output.path, output.nbytes, key) for output, key in pending]
         pairs = [(output, stack.enter_context(target)) for (output, _), target in zip(pending, targets, strict=True)]
         try:
-            settings = Settings(_values(draft, importance), config.allow_nonfinite)
             warnings, mark = _write(config, source, draft, pairs, settings)
         except (KeyboardInterrupt, HubError):
             for _, target in pairs:

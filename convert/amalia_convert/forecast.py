@@ -20,6 +20,7 @@ from amalia_edge.native import quantize_rows
 
 RESIDENT = 110_000_000  # bytes: Python, numpy, libggml, the vocabulary; measured with 128,000 tokens
 SAMPLE = (64, 2048)  # weights that are quantized to see how fast this machine is
+SLOWEST = 0.4e6  # weights/s of the types whose tables alone take seconds to make: not worth measuring first
 HASHED = 1.5e9  # bytes/s of SHA-256 with the processor's help, on one core
 
 
@@ -78,7 +79,9 @@ def _seconds(draft: Draft, outputs: Sequence[OutputPlan], threads: int) -> float
     importance = np.ones(SAMPLE[1], np.float32)
     seconds = 0.0
     for block, count in weights.items():
-        if block is not BlockType.F32:
+        if block.name.startswith(("IQ1", "IQ2")):
+            seconds += count / SLOWEST
+        elif block is not BlockType.F32:
             quantize_rows(int(block), rows[:1], importance)  # tables are made at the first call
             started = time.perf_counter()
             quantize_rows(int(block), rows, importance if block.quantized else None)

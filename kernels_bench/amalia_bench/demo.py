@@ -25,8 +25,7 @@ fadinho is a toy of 7.6 million parameters: it proves that the line works, and s
 The real AMÁLIA has 9 billion. What to type next:
 
   amalia doctor        what this machine is, and what could go wrong
-  hf download amalia-llm/AMALIA-9B-0626-DPO --local-dir AMALIA-9B-0626-DPO        18.3 GB
-  amalia convert AMALIA-9B-0626-DPO                                               5.6 GB more
+  amalia convert amalia-llm/AMALIA-9B-0626-DPO        18.3 GB to read, 5.6 GB to keep (--stream keeps no more than that)
   amalia run AMALIA-9B-0626-DPO "Quem foi Amália Rodrigues?"
 
 or, with any ready GGUF, amalia run FILE.gguf "...". Both programs are in .venv/bin of this checkout."""

@@ -10,18 +10,22 @@ import time
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 
 from amalia_convert.conversion import ConvertConfig, convert
-from amalia_convert.levels import LEVELS
+from amalia_convert.importance import Collected, Sums, describe_importance, read_imatrix, write_imatrix
+from amalia_convert.levels import LEVELS, find_level
 from amalia_convert.receipt import read_receipt
+from amalia_convert.recipe import Recipe
 from amalia_edge.errors import AmaliaError, ConvertError, UsageError
+from amalia_edge.gguf import read_header
 from amalia_edge.model import LoadConfig, Model
 from amalia_edge.sampler import SamplingConfig
 from checkpoints import Tiny, write_checkpoint, write_json
 
 from .conftest import PLAIN, Converted
-from .oracle import quantize_file
+from .oracle import quantize_by, quantize_file
 
 
 @pytest.mark.parametrize("level", PLAIN)
@@ -43,6 +47,34 @@ def test_libllama_runs_what_became_of_every_family(every_family: Converted) -> N
     with Model.open(every_family.path("Q8_0"), LoadConfig(context=64, threads=1)) as model:
         pieces = list(model.complete([3, 40, 41], SamplingConfig(temperature=0, limit=4, ignore_end=True)))
     assert len(pieces) == 4
+
+
+@pytest.mark.parametrize("level", ["Q4_K_M", "IQ3_XXS", "IQ4_XS", "Q2_K_S", "Q8_0"])
+def test_importance_data_gives_llama_quantize_s_bytes(converted: Converted, level: str, tmp_path: Path) -> None:
+    """Every tensor's bytes, and every key: theirs lacks only the four that their command line adds."""
+    random, precise = np.random.default_rng(3), converted.path(converted.tiny.dtype)
+    matrices = [one for one in read_header(precise).tensors if len(one.shape) > 1]
+    sums = {one.name: Sums(random.uniform(0, 9, one.shape[0]) ** 2, rows=40) for one in matrices}
+    data = tmp_path / "importance.gguf"
+    write_imatrix(data, Collected(sums, ("built",), 4, 10))
+    importance = read_imatrix(data)
+    recipe = Recipe(find_level(level), importance=frozenset(importance.values))
+    assert quantize_by(recipe, precise, tmp_path / "theirs.gguf", importance.values)
+    (receipt,) = convert(ConvertConfig(str(converted.folder), (level,), tmp_path / "out", importance=data))
+    ours, theirs = gguf.GGUFReader(tmp_path / "out" / receipt.output), gguf.GGUFReader(tmp_path / "theirs.gguf")
+    for one, two in zip(ours.tensors, theirs.tensors, strict=True):
+        same = one.tensor_type == two.tensor_type and one.data.tobytes() == two.data.tobytes()
+        assert same, f"{one.name}: {one.tensor_type.name}, theirs {two.tensor_type.name}"
+    assert set(ours.fields) - set(theirs.fields) == set(describe_importance(importance))
+    assert receipt.importance == hashlib.sha256(data.read_bytes()).hexdigest()
+
+
+def test_importance_data_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    data = tmp_path / "importance.gguf"
+    write_imatrix(data, Collected({"blk.0.ffn_up.weight": Sums(np.ones(77), rows=1)}, ("built",), 1, 1))
+    with pytest.raises(ConvertError, match=r"blk\.0\.ffn_up\.weight: 77 columns, the model's has 64"):
+        convert(ConvertConfig(str(checkpoint), ("Q4_0",), tmp_path / "out", importance=data))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_checkpoint_s_own_precision_is_copied_bit_for_bit(converted: Converted) -> None:
