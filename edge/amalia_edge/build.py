@@ -47,7 +47,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from amalia_edge.decision import CMAKE, FORMAT, NEEDS, NINJA, SOURCE_BACKEND, SOURCE_SHA256, ZIG, Build, Wish, decide
+from amalia_edge.decision import (
+    CMAKE,
+    FORMAT,
+    NEEDS,
+    NINJA,
+    QUANTS,
+    SOURCE_BACKEND,
+    SOURCE_SHA256,
+    ZIG,
+    Build,
+    Wish,
+    decide,
+)
 from amalia_edge.decision import VERSION as VERSION  # where the gate to the library looks for it
 from amalia_edge.environment import OFFLINE, find_pip, install_into, last_line, make_environment
 from amalia_edge.errors import AmaliaError, LibraryMissing, UsageError
@@ -217,7 +229,7 @@ class Workshop:
 
 
 def compile_libraries(build: Build, shop: Workshop) -> None:
-    """Run cmake twice: configure llama.cpp alone, then build the one target that pulls in all we install."""
+    """Configure llama.cpp alone, build the one target that pulls in all we install, and our quantizers beside it."""
     cmake = [sys.executable, "-m", "cmake"]
     settings = {
         "CMAKE_BUILD_TYPE": "Release",
@@ -249,13 +261,28 @@ def compile_libraries(build: Build, shop: Workshop) -> None:
         *defines,
     ]
     compile_ = [*cmake, "--build", str(shop.folder), "--target", "llama", "--parallel", str(build.jobs)]
+    own = quants_command(build, settings["CMAKE_C_COMPILER"], shop.folder / "bin")
     with shop.log.open("wb") as log:
-        for command in (configure, compile_):
+        for command in (configure, compile_, own):
             log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
             if _follow(command, environment, log) != 0:
                 log.flush()
                 raise _failure(build, shop.log)
+
+
+def quants_command(build: Build, compiler: str, folder: Path) -> list[str]:
+    """Give the command that compiles quants.c; Arm's vectors need no word, x86's beyond SSE2 do."""
+    defines = dict(build.defines)
+    words = [*build.flags, "-std=c11", "-O3", "-fno-math-errno", "-fPIC", "-shared"]
+    if build.platform.endswith("x86_64") and defines.get("GGML_NATIVE") == "ON":
+        words.append("-march=native")
+    if "macosx" not in build.platform:
+        return [compiler, *words, "-s", str(QUANTS), "-o", str(folder / "libamalia-quants.so")]
+    words += ["-arch", defines["CMAKE_OSX_ARCHITECTURES"]]
+    if "CMAKE_OSX_DEPLOYMENT_TARGET" in defines:
+        words.append(f"-mmacosx-version-min={defines['CMAKE_OSX_DEPLOYMENT_TARGET']}")
+    return [compiler, *words, str(QUANTS), "-o", str(folder / "libamalia-quants.dylib")]
 
 
 # These change what a compiler or cmake does without being seen in our flags, and so in the key.

@@ -22,6 +22,7 @@ NEEDS = {
     "numpy": "numpy>=1.20",
     "typing_extensions": "typing-extensions>=4.5",
 }
+QUANTS = Path(__file__).with_name("quants.c")  # compiled into the wheel: our share of the quantizers
 RECIPE = 1  # raised when the same decision gives another wheel, so that old ones in the cache are passed over
 FORMAT = 1  # of build.json in the wheel
 OLDEST_GLIBC = "2.28"  # of portable wheels: Debian 10, Ubuntu 20.04, JetPack 5
@@ -63,7 +64,7 @@ class Build:
     def key(self) -> str:
         """Name the result: two builds of one key are interchangeable."""
         parts = [RECIPE, VERSION, self.compiler.kind, self.compiler.version, self.backend, self.defines, self.flags]
-        parts += [self.target, self.platform, self.made_for, CMAKE]
+        parts += [self.target, self.platform, self.made_for, CMAKE, hashlib.sha256(QUANTS.read_bytes()).hexdigest()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property

@@ -187,7 +187,7 @@ def devices() -> list[BackendDevice]:
 def quantize_rows(
     kind: int, rows: NDArray[np.float32], importance: NDArray[np.float32] | None = None
 ) -> NDArray[np.uint8]:
-    """Quantize rows of f32 into blocks of ggml type `kind`, with the bytes llama-quantize writes; releases the GIL."""
+    """Quantize finite rows of f32 into blocks of ggml type `kind`, as llama-quantize does; releases the GIL."""
     handle = library()._lib
     rows = np.ascontiguousarray(rows, np.float32)
     count, columns = rows.shape
@@ -196,7 +196,9 @@ def quantize_rows(
         raise Unquantizable(f"ggml type {kind}", found, "choose another type for the tensor")
     blocks = np.empty((count, handle.ggml_row_size(kind, columns)), np.uint8)
     address = None if weights is None else weights.ctypes.data
-    written = handle.ggml_quantize_chunk(kind, rows.ctypes.data, blocks.ctypes.data, 0, count, columns, address)
+    own, source, target = _own_quantizer(), rows.ctypes.data, blocks.ctypes.data
+    written = own(kind, source, target, count, columns, address) if own else 0
+    written = written or handle.ggml_quantize_chunk(kind, source, target, 0, count, columns, address)
     if written != blocks.nbytes:
         raise ModelCorrupt("ggml_quantize_chunk", f"wrote {written} bytes, wanted {blocks.nbytes}", "report this")
     return blocks
@@ -219,6 +221,18 @@ def _hazards(kind: int, rows: NDArray[np.float32], importance: NDArray[np.float3
         and not 0 <= importance.min() <= importance.max() <= MOST_IMPORTANT
     ):
         yield f"importance below 0 or beyond {MOST_IMPORTANT:g}"
+
+
+@lru_cache(maxsize=1)
+def _own_quantizer() -> Any:
+    """Load quants.c, which gives ggml's bytes sooner; None in a llama-cpp-python that `amalia setup` did not build."""
+    path = library_folder() / f"libamalia-quants.{'dylib' if sys.platform == 'darwin' else 'so'}"
+    if not path.is_file():
+        return None
+    function = ctypes.CDLL(str(path)).amalia_quantize_rows
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    function.restype, function.argtypes = number, [ctypes.c_int32, pointer, pointer, number, number, pointer]
+    return function
 
 
 class Threadpool:

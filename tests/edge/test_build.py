@@ -25,6 +25,7 @@ from amalia_edge.build import (
     library_files,
     main,
     obtain,
+    quants_command,
     steps,
     with_wheelhouse,
     without_options,
@@ -222,6 +223,23 @@ def test_the_wrapper_spells_an_arm_architecture_as_zig_does(tmp_path: Path, arm:
 )
 def test_a_c_compiler_names_its_cpp_compiler(c: str, cxx: str) -> None:
     assert cxx_of(c) == cxx
+
+
+def test_our_quantizers_are_made_for_this_machine_where_the_build_is() -> None:
+    """Only an x86 needs to be told: baseline Arm has all the vectors that quants.c uses."""
+    laptop, board = look(MACHINES / "x86-laptop"), look(MACHINES / "orin-nano")
+    builds = [LAPTOP, *(decide(laptop, wish) for wish in (Wish(portable=True), Wish(safe=True))), decide(board)]
+    said = ["-march=native" in quants_command(build, "cc", Path("bin")) for build in builds]
+    assert said == [True, False, False, False]
+
+
+def test_our_quantizers_are_compiled_beside_the_libraries_of_a_wheel(tmp_path: Path) -> None:
+    mac = decide(look(MACHINES / "mac-m2"))
+    for build, name in ((LAPTOP, "libamalia-quants.so"), (mac, "libamalia-quants.dylib")):
+        command = quants_command(build, "cc", tmp_path)
+        assert command[-1] == str(tmp_path / name) and "-ffp-contract=off" in command
+        (tmp_path / name).write_text("")
+        assert name in library_files(tmp_path)
 
 
 def test_a_failure_shows_the_error_and_not_the_command_s_screens() -> None:

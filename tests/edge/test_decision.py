@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from amalia_edge import decision
 from amalia_edge.decision import Build, Wish, decide
 from amalia_edge.errors import LibraryMissing, UsageError
 from amalia_edge.machine import Compiler, Machine, look
@@ -240,6 +241,13 @@ def test_the_key_changes_with_everything_the_result_depends_on() -> None:
         decide(replace(on("desktop-gpu"), nvcc=Compiler("nvcc", "12.8", "nvcc"))),
     ]
     assert len({decide(laptop).key, *(other.key for other in others)}) == 8
+
+
+def test_the_key_changes_with_our_quantizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = build("x86-laptop").key
+    monkeypatch.setattr(decision, "QUANTS", tmp_path / "quants.c")
+    decision.QUANTS.write_text("another")
+    assert build("x86-laptop").key != before
 
 
 def test_the_key_does_not_change_with_what_the_result_does_not_depend_on() -> None:
