@@ -1,6 +1,7 @@
 """What a checkpoint says of itself: its README's front matter and its name → GGUF's `general.*`."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from amalia_convert.checkpoint import Checkpoint, read_text
@@ -8,13 +9,16 @@ from amalia_convert.metadata import Metadata, Value, float32, int32, string, uin
 from amalia_convert.source import Source
 from amalia_edge.errors import ModelCorrupt
 
+LONGEST_CARD = 300_000  # characters of front matter; those with many evaluation results take about half
+DEEPEST_CARD = 32
+_CORRECT = "correct the block between the --- lines"
+
 
 def describe_source(source: Source, checkpoint: Checkpoint, architecture: str, parameters: int) -> Metadata:
     """Write `general.*` through gguf's own reading of model cards, so that other tools find what they expect."""
     import gguf
 
-    if (source.folder / "README.md").is_file():
-        read_text(source.folder / "README.md")  # bound it before anyone parses it
+    _check_card(source.folder / "README.md")
     logging.getLogger("metadata").setLevel(logging.CRITICAL)  # gguf grumbles about cards it can do without
     try:
         card = gguf.Metadata.load(None, source.folder, None, parameters)
@@ -25,8 +29,38 @@ def describe_source(source: Source, checkpoint: Checkpoint, architecture: str, p
         entries = {key: _value(entry) for key, entry in writer.kv_data[0].items()}
     except Exception as error:  # a model card is free text: yaml and gguf raise whatever they met in it
         found = f"README.md or generation_config.json cannot be read ({' '.join(str(error).split())[:120]})"
-        raise ModelCorrupt(str(source.folder), found, "correct the block between the --- lines") from None
+        raise ModelCorrupt(str(source.folder), found, _CORRECT) from None
     return {key: value for key, value in entries.items() if value is not None}
+
+
+def _check_card(path: Path) -> None:
+    """Refuse front matter that is large, or grows while it is read: each alias is a copy, which may hold aliases."""
+    lines = read_text(path).splitlines() if path.is_file() else []
+    if not lines or lines[0] != "---":
+        return
+    end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
+    text = "\n".join(lines[1:end]).replace("\t", "  ")  # as gguf reads it
+    if len(text) > LONGEST_CARD:
+        raise ModelCorrupt(str(path), f"{len(text)} characters between the --- lines", f"{LONGEST_CARD} are read")
+    if fault := _fault(text):
+        raise ModelCorrupt(str(path), fault, _CORRECT)
+
+
+def _fault(text: str) -> str | None:
+    """Find an alias, or brackets so deep that yaml takes minutes; what is no YAML at all gguf will say."""
+    import yaml
+
+    depth = 0
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                return f"a YAML alias (*{event.anchor[:40]}), which is not taken"
+            if depth > DEEPEST_CARD:
+                return f"more than {DEEPEST_CARD} lists or tables inside one another"
+    except (yaml.YAMLError, ValueError):
+        pass
+    return None
 
 
 def _name(card: Any, source: Source, parameters: int) -> None:

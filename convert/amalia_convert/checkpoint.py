@@ -16,6 +16,7 @@ from amalia_convert.shard import StoredTensor, parse_tensors
 from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUntrusted
 
 TEXT_LIMIT = 64_000_000  # bytes of a configuration or template file; tokenizer.json of 17 MB exist
+LISTED = 40  # names in one error
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 Json = dict[str, object]
@@ -43,6 +44,7 @@ class File(Protocol):
     def stamp(self) -> str: ...  # the same file, unchanged, has the same stamp
     def open(self) -> Stream: ...
     def read(self, offset: int, nbytes: int) -> bytes: ...
+    def reject(self) -> str: ...  # its content is wrong: do what can be done, and say what the user can
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class LocalFile:
         finally:
             stream.close()
 
+    def reject(self) -> str:
+        return "copy or download it again"
+
     def _stat(self) -> os.stat_result:
         try:
             return self.path.stat()
@@ -87,6 +92,7 @@ class Shard:
 
     file: File
     tensors: tuple[StoredTensor, ...]
+    stamp: str = ""  # the file's when its header was read
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,15 @@ def open_checkpoint(folder: Path, weights: dict[str, File] | None = None) -> Che
         raise CheckpointIncomplete(str(folder), "there is no config.json", "name a folder in the Hub's layout")
     config = read_json(folder / "config.json")
     files = _shard_files(folder, weights)
-    shards = tuple(Shard(file, tuple(parse_tensors(file.path, file.nbytes, file.read))) for file in files)
+    shards = tuple(open_shard(file) for file in files)
     _check_names(folder, shards)
     return Checkpoint(folder, config, shards)
+
+
+def open_shard(file: File) -> Shard:
+    """Read a safetensors file's header."""
+    stamp = file.stamp
+    return Shard(file, tuple(parse_tensors(file.path, file.nbytes, file.read)), stamp)
 
 
 def read_json(path: Path) -> Json:
@@ -153,8 +165,11 @@ def check_links(folder: Path, names: Sequence[str]) -> None:
     if folder.parent.name == "snapshots":
         allowed.append(folder.parent.parent.resolve() / "blobs")
     for name in names:
-        target = (folder / name).resolve()
-        if (folder / name).is_symlink() and not any(target.is_relative_to(place) for place in allowed):
+        try:
+            target = (folder / name).resolve()
+        except (OSError, RuntimeError):  # a link to itself
+            raise ModelUntrusted(str(folder / name), "is a link to nowhere", "put the file itself there") from None
+        if not any(target.is_relative_to(place) for place in allowed):
             found = f"is a link out of the folder, to {target}"
             raise ModelUntrusted(str(folder / name), found, "put the file itself there")
 
@@ -207,7 +222,9 @@ class Reader:
         found = digest.hexdigest()
         if shard.file.sha256 not in (None, found):
             wrong = f"its SHA-256 is {found}, and must be {shard.file.sha256}"
-            raise ModelCorrupt(str(shard.file.path), wrong, "it changed on its way here: convert it again")
+            raise ModelCorrupt(str(shard.file.path), wrong, shard.file.reject())
+        if shard.stamp not in ("", shard.file.stamp):
+            raise ModelCorrupt(str(shard.file.path), "it changed while it was read", "wait for whoever writes it")
         self.hashes[shard.file.path.name] = found
 
 
@@ -258,10 +275,13 @@ def _shard_files(folder: Path, weights: dict[str, File] | None) -> list[File]:
         weights = {name: LocalFile(folder / name) for name in names if (folder / name).is_file()}
     missing = [name for name in names if name not in weights]
     if missing == [SINGLE]:
-        torch = "; pytorch .bin weights are programs, and not opened" if list(folder.glob("*.bin")) else ""
+        names = [*weights, *(path.name for path in folder.glob("*.bin"))]
+        torch = "; pytorch .bin weights are programs, and not opened" if any(n.endswith(".bin") for n in names) else ""
         raise CheckpointIncomplete(str(folder), f"no {SINGLE} and no {INDEX}{torch}", "download the weights")
     if missing:
-        raise CheckpointIncomplete(str(folder), f"shards missing: {', '.join(missing)}", "download them")
+        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        found = f"shards missing: {', '.join(missing[:LISTED])}{more}"
+        raise CheckpointIncomplete(str(folder), found, "download them")
     return [weights[name] for name in names]
 
 
@@ -272,7 +292,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
         raise ModelCorrupt(str(path), "has no weight_map", "download the file again")
     for name in weight_map.values():
         # A shard is a file of this folder: no path, nothing hidden, nothing of another kind.
-        sound = isinstance(name, str) and name.isprintable() and not set(name) & set("/\\")
+        sound = isinstance(name, str) and len(name) < 200 and name.isprintable() and not set(name) & set("/\\")
         if not sound or name.startswith(".") or not name.endswith(".safetensors"):
             raise ModelCorrupt(str(path), f"names the shard {str(name)[:80]!r}", "check where it came from")
     return weight_map

@@ -1,6 +1,7 @@
 """The command line of this room: `amalia convert`, `verify` and `imatrix`."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from amalia_convert.recipe import level_table
 from amalia_edge import __version__, console
 from amalia_edge.errors import UsageError
 from amalia_edge.store import find, models_folder
+from amalia_edge.summary import plain
 
 _DEFAULTS = ConvertConfig("")
 
@@ -83,7 +85,7 @@ def _show(config: ConvertConfig, receipts: list[Receipt]) -> None:
     stem, level = Path(receipts[-1].output).stem, receipts[-1].level
     stored = config.out is None or config.out.resolve() == models_folder().resolve()
     name = f"{stem.removesuffix(f'-{level}')}:{level}" if stored else str(config.folder / receipts[-1].output)
-    console.out.print(f'  amalia run {name} "Olá! O que podes fazer?"', markup=False)
+    console.out.print(f'  amalia run {shlex.quote(name)} "Olá! O que podes fazer?"', markup=False)
 
 
 def _show_levels(as_json: bool) -> None:
@@ -99,13 +101,17 @@ def _show_levels(as_json: bool) -> None:
 
 
 def _show_forecast(found: Forecast, as_json: bool) -> None:
+    from rich.text import Text
+
     if as_json:
         console.emit("convert", _forecast_object(found))
         return
     tensors = _table("tensor", "shape", *(output.level.name for output in found.outputs), left=("tensor",))
     for same in zip(*(output.tensors for output in found.outputs), strict=True):
         shape = " × ".join(map(str, same[0].shape))
-        tensors.add_row(same[0].name, shape, *(f"{tensor.block.name} {tensor.nbytes:>11,}" for tensor in same))
+        tensors.add_row(
+            Text(plain(same[0].name)), shape, *(f"{tensor.block.name} {tensor.nbytes:>11,}" for tensor in same)
+        )
     console.out.print(tensors)
     files = _table("file", "bytes", "", "bits per weight")
     for output in found.outputs:
@@ -115,7 +121,8 @@ def _show_forecast(found: Forecast, as_json: bool) -> None:
     if not found.whole:
         console.out.print("From the configuration alone: without the vocabulary, which takes some MB more.")
     lines = {
-        "reads": console.megabytes(found.read),
+        "reads": console.megabytes(found.read)
+        + f", {console.megabytes(found.to_fetch)} from the Hub" * bool(found.to_fetch),
         "memory": f"{console.megabytes(found.memory)} at the highest",
         "disk": f"{console.megabytes(found.disk_needed)} needed, {console.megabytes(found.disk_free)} free",
         "time": f"about {_duration(found.seconds)} on this machine, if the disk or the Hub can follow",

@@ -4,18 +4,18 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amalia_convert.batch import Batch, refuse_early
 from amalia_convert.blocks import find_block
 from amalia_convert.card import describe_source
-from amalia_convert.checkpoint import Checkpoint, open_checkpoint, read_json
+from amalia_convert.checkpoint import Checkpoint, LocalFile, open_checkpoint, read_json
 from amalia_convert.families import describe, find_family, map_tensors, read_shape
 from amalia_convert.gguf_source import open_gguf
 from amalia_convert.importance import Importance, describe_importance, read_imatrix
@@ -23,15 +23,15 @@ from amalia_convert.journal import Mark
 from amalia_convert.levels import find_level
 from amalia_convert.parity import check_parity
 from amalia_convert.pipeline import Pair, write_blocks, write_header
-from amalia_convert.plan import Draft, OutputPlan, check_disk, plan_output
+from amalia_convert.plan import Draft, OutputPlan, check_disk, disk_needed, plan_output
 from amalia_convert.quantize import Settings
-from amalia_convert.receipt import Receipt, peak_memory, read_receipt, receipt_path, versions, write_receipt
+from amalia_convert.receipt import Receipt, peak_memory, read_receipt, versions
 from amalia_convert.recipe import Geometry, Recipe, parse_tensor_type
 from amalia_convert.source import Source, bring, find_source, hash_texts
 from amalia_convert.vocab import describe_vocabulary
-from amalia_convert.writer import Target, make_folder, peek
+from amalia_convert.writer import Target, make_folder
 from amalia_edge import console
-from amalia_edge.errors import ConvertError, HubError, UsageError
+from amalia_edge.errors import UsageError
 from amalia_edge.gguf import read_header
 from amalia_edge.store import models_folder
 
@@ -55,7 +55,7 @@ class ConvertConfig:
 
     @property
     def folder(self) -> Path:
-        return models_folder() if self.out is None else self.out
+        return models_folder() if self.out is None else self.out.expanduser()
 
     @property
     def cores(self) -> int:
@@ -65,34 +65,45 @@ class ConvertConfig:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What all outputs of a conversion were made of, and how it went."""
+class Conversion:
+    """All that is known of a conversion before a weight is read."""
 
     config: ConvertConfig
     source: Source
+    texts: dict[str, str]  # what was read beside the weights: SHA-256
+    draft: Draft
     importance: Importance | None
-    mark: Mark
-    warnings: list[str]
+    outputs: tuple[OutputPlan, ...]
 
-    def receipt(self, output: OutputPlan) -> Receipt:
+    def key(self, output: OutputPlan) -> str:
+        """Name everything the bytes of an output depend on."""
+        parts = [
+            versions(),
+            self.config.allow_nonfinite,
+            self.importance.sha256 if self.importance else None,
+            hashlib.sha256(output.header).hexdigest(),
+            [(shard.file.path.name, shard.file.stamp) for shard in self.draft.shards],
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def receipt(self, output: OutputPlan, mark: Mark) -> Receipt:
         asked = ("tensor_types", "output_type", "embedding_type", "pure", "allow_nonfinite")
-        texts = hash_texts(self.source.folder) if self.source.kind == "folder" else {}
         return Receipt(
             output=output.path.name,
             level=output.level.name,
             source=self.source.name,
             repository=self.source.repository,
             commit=self.source.commit,
-            files=texts | self.mark.hashes,
+            files=self.texts | mark.hashes,
             importance=self.importance.sha256 if self.importance else None,
             options={name: getattr(self.config, name) for name in asked if getattr(self.config, name)},
-            sha256=self.mark.sealed[output.path.name],
+            sha256=mark.sealed[output.path.name],
             nbytes=output.nbytes,
             parameters=output.parameters,
             bits_per_weight=output.bits_per_weight,
-            warnings=self.warnings,
-            replaced={name: list(faults) for name, faults in self.mark.faults.items()},
-            seconds=self.mark.seconds,
+            warnings=mark.warnings,
+            replaced={name: list(faults) for name, faults in mark.faults.items()},
+            seconds=mark.seconds,
             peak_memory=peak_memory(),
             versions=versions(),
         )
@@ -100,37 +111,38 @@ class Made:
 
 def convert(config: ConvertConfig) -> list[Receipt]:
     """Convert a checkpoint; each file is whole or absent, and a run that was stopped is gone on with."""
-    source = find_source(config.source)
-    if source.kind == "config":
-        raise UsageError(str(source.path), "is a configuration without weights", "--dry-run plans from it")
-    source = bring(source, stream=config.stream)
-    draft = open_draft(source)
-    importance = read_imatrix(config.importance) if config.importance else None
-    outputs = plan_outputs(config, source, draft, importance)
-    settings = Settings(_values(draft, importance), config.allow_nonfinite)
+    began = time.monotonic()
+    work = prepare(config)
+    if work.source.kind == "config":
+        raise UsageError(str(work.source.path), "is a configuration without weights", "--dry-run plans from it")
+    refuse_early([output.path for output in work.outputs], replace=config.replace)
+    check_disk(config.folder, work.outputs)
+    needed = disk_needed(work.outputs)
+    shards = bring(work.draft.shards, stream=config.stream, outputs=needed, folder=config.folder)
+    work = replace(work, draft=replace(work.draft, shards=shards))
     make_folder(config.folder)
-    keys = [_key(config, draft, output, importance) for output in outputs]
-    finished = _check_targets(outputs, keys, replace=config.replace)
-    pending = [(output, key) for output, key in zip(outputs, keys, strict=True) if output.path.name not in finished]
-    check_disk(config.folder, [output for output, _ in pending])
-    with ExitStack() as stack:
-        targets = [Target(output.path, output.nbytes, key) for output, key in pending]
-        pairs = [(output, stack.enter_context(target)) for (output, _), target in zip(pending, targets, strict=True)]
-        try:
-            warnings, mark = _write(config, source, draft, pairs, settings)
-        except (KeyboardInterrupt, HubError):
-            for _, target in pairs:
-                target.leave()
-            raise
-        for output, target in pairs:
-            receipt_path(output.path).unlink(missing_ok=True)  # a receipt never speaks of another file
-            target.publish()
-        made = Made(config, source, importance, mark, warnings)
-        for output, _ in pairs:
-            write_receipt(output.path, made.receipt(output))
-        for _, target in pairs:
-            target.forget()
-    return [read_receipt(output.path) for output in outputs]
+    by_path = {output.path: output for output in work.outputs}
+    targets = [Target(output.path, output.nbytes, work.key(output)) for output in work.outputs]
+    with Batch(targets, replace=config.replace) as batch:
+        if batch.unsealed:
+            mark = _write(work, [(by_path[target.path], target) for target in batch.unsealed], began)
+            batch.seal(mark, config.cores)
+        batch.finish(lambda target: work.receipt(by_path[target.path], target.mark))
+    return [read_receipt(output.path) for output in work.outputs]
+
+
+def prepare(config: ConvertConfig) -> Conversion:
+    """Read everything but the weights, and plan every output; of weights on the Hub only the headers are fetched."""
+    source = find_source(config.source)
+    texts = hash_texts(source.folder) if source.kind == "folder" else {}
+    draft = open_draft(source)
+    importance = read_imatrix(config.importance.expanduser()) if config.importance else None
+    outputs = tuple(_plan_outputs(config, source, draft, importance))
+    here = {shard.file.path.resolve() for shard in draft.shards if isinstance(shard.file, LocalFile)}
+    for output in outputs:
+        if output.path.resolve() in here:
+            raise UsageError(str(output.path), "is the source itself", "name another folder with --out")
+    return Conversion(config, source, texts, draft, importance, outputs)
 
 
 def open_draft(source: Source) -> Draft:
@@ -151,10 +163,9 @@ def open_draft(source: Source) -> Draft:
     return Draft(metadata, tensors, checkpoint.shards, geometry)
 
 
-def plan_outputs(
-    config: ConvertConfig, source: Source, draft: Draft, importance: Importance | None = None
-) -> list[OutputPlan]:
-    """Lay out every output; no weight is read."""
+def _plan_outputs(
+    config: ConvertConfig, source: Source, draft: Draft, importance: Importance | None
+) -> Iterator[OutputPlan]:
     levels = [find_level(name) for name in dict.fromkeys(name.upper() for name in config.levels)]
     if not levels:
         raise UsageError("--to", "names no level", "for instance --to Q8_0,Q4_K_M")
@@ -164,11 +175,12 @@ def plan_outputs(
         find_block(config.output_type) if config.output_type else None,
         find_block(config.embedding_type) if config.embedding_type else None,
         config.pure,
-        frozenset(importance.values) if importance else None,
+        frozenset(_values(draft, importance)) if importance else None,
     )
     tail = describe_importance(importance) if importance else {}
-    paths = {level: config.folder / source.file_name(level.name) for level in levels}
-    return [plan_output(replace(recipe, level=level), path, draft, tail) for level, path in paths.items()]
+    for level in dict.fromkeys(levels):
+        path = config.folder / source.file_name(level.name)
+        yield plan_output(replace(recipe, level=level), path, draft, tail)
 
 
 def _values(draft: Draft, importance: Importance | None) -> dict[str, NDArray[np.float32]]:
@@ -180,61 +192,16 @@ def _values(draft: Draft, importance: Importance | None) -> dict[str, NDArray[np
     return {name: values for name, values in found.items() if values is not None}
 
 
-def _write(
-    config: ConvertConfig, source: Source, draft: Draft, pairs: Sequence[Pair], settings: Settings
-) -> tuple[list[str], Mark]:
-    """Write all files under their hidden names, and note that they are whole."""
-    if all(target.mark.sealed for _, target in pairs):
-        return _check_vocabulary(source, pairs), pairs[0][1].mark
+def _write(work: Conversion, pairs: Sequence[Pair], began: float) -> Mark:
+    """Write all files under their hidden names; give the mark of a pass at its end."""
     for pair in pairs:
         write_header(pair)
-    warnings = _check_vocabulary(source, pairs)
+    _, first = pairs[0]
+    read_header(first.place)  # as the runtime will find it
+    warnings = check_parity(first.place, work.source.folder) if work.source.kind == "folder" else ()
     done = min(target.mark.done for _, target in pairs)
     if done:
-        total = sum(shard.file.nbytes for shard in draft.shards)
+        total = sum(shard.file.nbytes for shard in work.draft.shards)
         console.err.print(f"Going on from {done / total:.0%}, where the last run was stopped.", markup=False)
-    mark = write_blocks(draft, pairs, settings, config.cores)
-    with ThreadPoolExecutor(config.cores) as pool:
-        digests = pool.map(Target.seal, [target for _, target in pairs])
-        names = [output.path.name for output, _ in pairs]
-        mark = replace(mark, sealed=dict(zip(names, digests, strict=True)))
-    for _, target in pairs:
-        target.note(mark)
-    return warnings, mark
-
-
-def _check_vocabulary(source: Source, pairs: Sequence[Pair]) -> list[str]:
-    """Check what was written of the header as libllama will find it, and the tokens against the original's."""
-    _, target = pairs[0]
-    path = target.path if target.published else target.place
-    read_header(path)
-    return list(check_parity(path, source.folder)) if source.kind == "folder" else []
-
-
-def _check_targets(outputs: Sequence[OutputPlan], keys: Sequence[str], *, replace: bool) -> set[str]:
-    """Refuse targets that are in the way; give those that the stopped run of this very command had finished."""
-    marks = [peek(output.path, key) for output, key in zip(outputs, keys, strict=True)]
-    sealed = {name for mark in marks if mark for name in mark.sealed}
-    finished = set()
-    for output, mark in zip(outputs, marks, strict=True):
-        if output.path.is_dir():
-            raise ConvertError(str(output.path), "is a folder", "name another folder with --out")
-        if not output.path.exists() or (mark and mark.sealed):
-            continue
-        if output.path.name in sealed and receipt_path(output.path).exists():
-            finished.add(output.path.name)
-        elif not replace:
-            raise UsageError(str(output.path), "is already there", "--force replaces it")
-    return finished
-
-
-def _key(config: ConvertConfig, draft: Draft, output: OutputPlan, importance: Importance | None) -> str:
-    """Name everything the bytes of an output depend on."""
-    parts = [
-        versions(),
-        config.allow_nonfinite,
-        importance.sha256 if importance else None,
-        hashlib.sha256(output.header).hexdigest(),
-        [(shard.file.path.name, shard.file.stamp) for shard in draft.shards],
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    settings = Settings(_values(work.draft, work.importance), work.config.allow_nonfinite, work.config.cores)
+    return replace(write_blocks(work.draft, pairs, settings, began), warnings=list(warnings))

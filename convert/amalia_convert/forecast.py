@@ -6,16 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from amalia_convert.blocks import BlockType
-from amalia_convert.conversion import ConvertConfig, open_draft, plan_outputs
-from amalia_convert.importance import read_imatrix
+from amalia_convert.conversion import ConvertConfig, prepare
 from amalia_convert.plan import Draft, OutputPlan, disk_needed
 from amalia_convert.quantize import rows_per_piece
-from amalia_convert.source import find_source
+from amalia_convert.source import RemoteFile
+from amalia_convert.writer import existing_folder
 from amalia_edge.native import quantize_rows
 
 RESIDENT = 110_000_000  # bytes: Python, numpy, libggml, the vocabulary; measured with 128,000 tokens
@@ -34,30 +33,28 @@ class Forecast:
     outputs: tuple[OutputPlan, ...]
     whole: bool  # the headers are complete: sizes are to the byte; from a configuration alone the vocabulary is missing
     read: int  # bytes of weights
+    to_fetch: int  # bytes of them that are still on the Hub
     memory: int  # bytes, at the highest
-    disk_needed: int
+    disk_needed: int  # for the outputs; weights that are kept come on top
     disk_free: int
     seconds: float  # about; without waiting for the disk or the Hub
 
 
 def forecast(config: ConvertConfig) -> Forecast:
     """Plan what `convert` would do; of weights on the Hub only the headers are fetched."""
-    source = find_source(config.source)
-    draft = open_draft(source)
-    importance = read_imatrix(config.importance) if config.importance else None
-    outputs = plan_outputs(config, source, draft, importance)
-    folder = _existing(config.folder)
+    work = prepare(config)
     return Forecast(
-        source=source.name,
-        repository=source.repository,
-        commit=source.commit,
-        outputs=tuple(outputs),
-        whole=source.kind != "config",
-        read=draft.nbytes,
-        memory=_memory(draft, outputs, config.cores),
-        disk_needed=disk_needed(outputs),
-        disk_free=shutil.disk_usage(folder).free,
-        seconds=_seconds(draft, outputs, config.cores),
+        source=work.source.name,
+        repository=work.source.repository,
+        commit=work.source.commit,
+        outputs=work.outputs,
+        whole=work.source.kind != "config",
+        read=work.draft.nbytes,
+        to_fetch=sum(shard.file.nbytes for shard in work.draft.shards if isinstance(shard.file, RemoteFile)),
+        memory=_memory(work.draft, work.outputs, config.cores),
+        disk_needed=disk_needed(work.outputs),
+        disk_free=shutil.disk_usage(existing_folder(config.folder)).free,
+        seconds=_seconds(work.draft, work.outputs, config.cores),
     )
 
 
@@ -88,10 +85,3 @@ def _seconds(draft: Draft, outputs: Sequence[OutputPlan], threads: int) -> float
             seconds += (time.perf_counter() - started) * count / rows.size
     hashed = draft.nbytes + sum(output.nbytes for output in outputs)
     return (seconds + hashed / HASHED) / min(threads, os.cpu_count() or 1)
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder

@@ -3,18 +3,22 @@
 import re
 from pathlib import Path
 
-from amalia_convert.checkpoint import LocalFile, Shard
+from amalia_convert.checkpoint import LISTED, LocalFile, Shard
 from amalia_convert.families import MappedTensor
 from amalia_convert.metadata import Metadata, Value
 from amalia_convert.plan import Draft
 from amalia_convert.recipe import Geometry
 from amalia_convert.shard import StoredTensor
 from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUnsupported
-from amalia_edge.gguf import Header, read_header
+from amalia_edge.gguf import MOST_BLOCKS, Header, read_header
 
-PRECISE = ("F32", "F16", "BF16")
-# What llama-quantize drops, and what it sets anew at the end (plan.py does).
-DROPPED = ("split.no", "split.count", "split.tensors.count", "general.quantization_version", "general.file_type")
+PRECISE, PLAIN = ("F32", "F16", "BF16"), ("I8", "I16", "I32", "I64", "F64")
+# What llama-quantize drops, what it sets anew at the end (plan.py does), and the alignment: ours is GGUF's own.
+DROPPED = (
+    "split.no", "split.count", "split.tensors.count", "general.quantization_version", "general.file_type",
+    "general.alignment",
+)  # fmt: skip
+_NAMES = "give the parts the names they were made with"
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _PRECISION = re.compile(r"[-.](bf16|f16|f32)$", re.IGNORECASE)
 
@@ -33,17 +37,16 @@ def open_gguf(path: Path) -> Draft:
         told = header.metadata.get("split.no", 0), header.metadata.get("split.count", 1) or 1
         if told != (number, len(parts)):
             found = f"calls itself part {told[0]} of {told[1]}, and lies in the place of {number} of {len(parts)}"
-            raise ModelCorrupt(str(header.path), found, "give the parts the names they were made with")
+            raise ModelCorrupt(str(header.path), found, _NAMES)
     shards = tuple(Shard(LocalFile(header.path), tuple(_tensors(header))) for header in headers)
     stored = [tensor for shard in shards for tensor in shard.tensors]
     if len({tensor.name for tensor in stored}) != len(stored):
         raise ModelCorrupt(str(path), "two parts hold a tensor of one name", "take the parts from one model")
     first = headers[0]
-    if not first.architecture:
-        raise ModelCorrupt(str(first.path), "no general.architecture", "is it a model? convert it again")
+    geometry = _geometry(first)
+    if not stored:
+        raise ModelUnsupported(str(path), "holds no weights", "take the file of the whole model")
     tensors = sorted((MappedTensor(tensor.name, tensor, settled=True) for tensor in stored), key=_place)
-    layers, experts = first.number("block_count"), first.number("expert_count")
-    geometry = Geometry(first.architecture, layers, _groups(first), experts)
     return Draft(_metadata(first), tensors, shards, geometry)
 
 
@@ -51,18 +54,23 @@ def _parts(path: Path) -> list[Path]:
     part = _PART.fullmatch(path.name)
     if part is None:
         return [path]
-    count = int(part["count"])
+    at, count = int(part["number"]), int(part["count"])
+    if not 1 <= at <= count:
+        raise ModelCorrupt(str(path), f"is called part {at} of {count}", _NAMES)
     paths = [path.with_name(f"{part['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
     missing = [one.name for one in paths if not one.is_file()]
     if missing:
-        raise CheckpointIncomplete(str(path.parent), f"parts missing: {', '.join(missing)}", "put them there too")
+        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        found = f"parts missing: {', '.join(missing[:LISTED])}{more}"
+        raise CheckpointIncomplete(str(path.parent), found, "put them there too")
     return paths
 
 
 def _tensors(header: Header) -> list[StoredTensor]:
     for tensor in header.tensors:
         if tensor.kind not in PRECISE:
-            found = f"tensor {tensor.name} is {tensor.kind}: the file is quantized already"
+            why = "numbers, not 16-bit weights" if tensor.kind in PLAIN else "the file is quantized already"
+            found = f"tensor {tensor.name} is {tensor.kind}: {why}"
             raise ModelUnsupported(str(header.path), found, "take the BF16, F16 or F32 file, or the checkpoint")
     return [
         StoredTensor(tensor.name, tensor.kind, tensor.shape[::-1], header.path, tensor.offset, tensor.nbytes)
@@ -81,13 +89,29 @@ def _metadata(header: Header) -> Metadata:
     return found
 
 
-def _groups(header: Header) -> int:
-    """Count the query heads per key head, by the first layer."""
-    at = f"{header.architecture}.attention"
-    heads, keys = header.numbers(f"{at}.head_count"), header.numbers(f"{at}.head_count_kv")
-    return max(1, int(heads[0]) // max(1, int((keys or heads)[0]))) if heads else 1
+def _geometry(header: Header) -> Geometry:
+    """Read what the rules ask for; the first part of a split file comes here with its numbers unchecked."""
+    architecture = header.metadata.get("general.architecture")
+    if not isinstance(architecture, str) or not architecture:
+        raise ModelCorrupt(str(header.path), "no general.architecture", "is it a model? convert it again")
+    layers = header.number("block_count")
+    if not 1 <= layers <= MOST_BLOCKS:
+        raise ModelCorrupt(str(header.path), f"{layers} layers", f"1 to {MOST_BLOCKS} can be run")
+    heads = _counts(header, "attention.head_count") or [1]
+    keys = _counts(header, "attention.head_count_kv") or heads
+    experts = max(_counts(header, "expert_count"), default=0)
+    return Geometry(architecture, layers, max(1, heads[0] // max(1, keys[0])), experts)
+
+
+def _counts(header: Header, key: str) -> list[int]:
+    """Read one count, or one of each layer; none where the key is missing."""
+    key = f"{header.architecture}.{key}"
+    found = header.numbers(key)
+    if key in header.metadata and (not found or any(type(count) is not int for count in found)):
+        raise ModelCorrupt(f"{header.path}: {key}", "is not a count", "convert it again")
+    return found
 
 
 def _place(tensor: MappedTensor) -> tuple[int, str]:
-    layer = re.match(r"blk\.(\d+)\.", tensor.name)
+    layer = re.match(r"blk\.(\d{1,9})\.", tensor.name)
     return (int(layer[1]) if layer else -1), tensor.name

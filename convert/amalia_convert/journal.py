@@ -20,6 +20,7 @@ class Mark:
     prefix: str = ""  # SHA-256 of the shard that `done` lies in, up to there
     seconds: float = 0.0  # of work so far
     faults: dict[str, Faults] = field(default_factory=dict)  # by tensor, where they were allowed
+    warnings: list[str] = field(default_factory=list)  # of the vocabulary
     sealed: dict[str, str] = field(default_factory=dict)  # once all is written: SHA-256 of every output of the command
 
 

@@ -26,15 +26,21 @@ def write_header(pair: Pair) -> None:
             target.write(tensor.offset, tensor.source.made)
 
 
-def write_blocks(draft: Draft, pairs: Sequence[Pair], settings: Settings, threads: int) -> Mark:
-    """Write every block that a former run has not written; give the mark of a pass that is at its end."""
+def write_blocks(draft: Draft, pairs: Sequence[Pair], settings: Settings, began: float) -> Mark:
+    """Write every block that a former run has not written; give the mark of a pass that is at its end.
+
+    `began` is when the command did, by time.monotonic.
+    """
     former = min((target.mark for _, target in pairs), key=lambda mark: mark.done)
     rows = {one.stored.name: rows_per_piece(one) for one in draft.tensors if one.stored is not None}
     reader = Reader(draft.shards, rows, former.done, former.hashes)
     tally = Tally(allow=settings.allow_nonfinite)
     tally.faults |= former.faults
     names = ", ".join(output.level.name for output, _ in pairs)
-    with console.progress(names, draft.nbytes) as bar, _Marker([target for _, target in pairs], former) as marker:
+    with (
+        console.progress(names, draft.nbytes) as bar,
+        _Marker([target for _, target in pairs], former, began) as marker,
+    ):
         bar.advance(reader.skipped)
 
         def settled(piece: Piece, faults: Faults) -> None:
@@ -42,7 +48,7 @@ def write_blocks(draft: Draft, pairs: Sequence[Pair], settings: Settings, thread
             bar.advance(len(piece.content))
             marker.settled(piece, reader.hashes, tally.faults)
 
-        run_all(reader.pieces(), Quantizer(pairs, settings), threads, settled)
+        run_all(reader.pieces(), Quantizer(pairs, settings), settings.threads, settled)
         tally.check()
         return marker.mark(reader.hashes, tally.faults)
 
@@ -50,9 +56,9 @@ def write_blocks(draft: Draft, pairs: Sequence[Pair], settings: Settings, thread
 class _Marker:
     """Note now and then how far the work has come, on a thread of its own: a sync may take as long as it likes."""
 
-    def __init__(self, targets: Sequence[Target], former: Mark) -> None:
-        self._targets, self._former = targets, former
-        self._started = self._noted = time.monotonic()
+    def __init__(self, targets: Sequence[Target], former: Mark, began: float) -> None:
+        self._targets, self._former, self._began = targets, former, began
+        self._noted = time.monotonic()
         self._last: Piece | None = None
         self._noting: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1)
@@ -73,7 +79,7 @@ class _Marker:
         self._noted = time.monotonic()
 
     def mark(self, hashes: dict[str, str], faults: dict[str, Faults]) -> Mark:
-        seconds = self._former.seconds + time.monotonic() - self._started
+        seconds = self._former.seconds + time.monotonic() - self._began
         done = replace(self._former, hashes=dict(hashes), seconds=seconds, faults=dict(faults), sealed={})
         if self._last is None or self._last.end <= self._former.done:
             return done

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from amalia_convert.blocks import BlockType
 from amalia_convert.checkpoint import Shard
 from amalia_convert.families import MappedTensor
-from amalia_convert.levels import BlockType, Level
+from amalia_convert.levels import Level
 from amalia_convert.metadata import Metadata, uint32
 from amalia_convert.recipe import Geometry, Recipe, Tensor, choose_blocks
-from amalia_convert.writer import header_bytes, hidden, padded
+from amalia_convert.writer import existing_folder, header_bytes, hidden, padded
 from amalia_edge.console import megabytes
-from amalia_edge.errors import DoesNotFit
+from amalia_edge.errors import DoesNotFit, Unquantizable
 
+LONGEST_ROW = 1 << 24  # weights; a row is read whole
 QUANTIZATION_VERSION = 2  # ggml's GGML_QNT_VERSION: the block layouts have not changed since
 
 
@@ -80,6 +82,9 @@ class OutputPlan:
 
 def plan_output(recipe: Recipe, path: Path, draft: Draft, tail: Metadata | None = None) -> OutputPlan:
     """Lay out one level's file; `tail` is what else the header says of how it was made."""
+    for tensor in draft.tensors:
+        if tensor.shape[-1] > LONGEST_ROW:
+            raise Unquantizable(f"tensor {tensor.name}", f"a row of {tensor.shape[-1]} weights", "is it a model?")
     blocks = choose_blocks(recipe, [_tensor(one) for one in draft.tensors], draft.geometry)
     tensors, offset = [], 0
     for tensor in draft.tensors:
@@ -108,7 +113,7 @@ def disk_needed(outputs: Sequence[OutputPlan]) -> int:
 
 def check_disk(folder: Path, outputs: Sequence[OutputPlan]) -> None:
     """Refuse before reading what the disk cannot hold."""
-    needed, free = disk_needed(outputs), shutil.disk_usage(folder).free
+    needed, free = disk_needed(outputs), shutil.disk_usage(existing_folder(folder)).free
     if needed > free:
         fitting = [output.level.name for output in outputs if output.nbytes <= free]
         advice = f"alone would fit: {', '.join(fitting)}" if fitting else "free some space, or name another --out"

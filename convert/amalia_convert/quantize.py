@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from amalia_convert.blocks import BlockType
 from amalia_convert.checkpoint import Piece
 from amalia_convert.families import MappedTensor, rope_order
 from amalia_convert.journal import Faults
-from amalia_convert.levels import BlockType
 from amalia_convert.plan import OutputPlan, PlannedTensor
 from amalia_convert.writer import Target
 from amalia_edge.errors import ModelCorrupt, Unquantizable
@@ -19,7 +19,6 @@ from amalia_edge.native import quantize_rows
 
 PIECE_WEIGHTS = 1 << 20  # 4 MiB as f32: it stays in a core's cache share, and a bar moves smoothly
 
-_AS_STORED = {"F32": BlockType.F32, "F16": BlockType.F16, "BF16": BlockType.BF16}
 _LAYOUT: dict[str, np.dtype[np.unsignedinteger]] = {
     "F32": np.dtype("<u4"), "F16": np.dtype("<u2"), "BF16": np.dtype("<u2"),
 }  # fmt: skip
@@ -33,6 +32,7 @@ class Settings:
 
     importance: Mapping[str, NDArray[np.float32]]  # by GGUF name, one value for each column
     allow_nonfinite: bool = False  # write 0 for what is no number, instead of refusing the tensor
+    threads: int = 1
 
 
 class Quantizer:
@@ -61,7 +61,7 @@ class Quantizer:
         bits = _in_rope_order(bits, places[0][0].source)
         rows = widen(bits, dtype)
         for tensor, target in places:
-            as_stored = _AS_STORED[dtype] is tensor.block
+            as_stored = BlockType[dtype] is tensor.block
             blocks = bits if as_stored else _quantize(tensor, rows, self._settings.importance.get(tensor.name))
             target.write(tensor.offset + piece.first * tensor.row_nbytes, np.ascontiguousarray(blocks).data)
         return faults

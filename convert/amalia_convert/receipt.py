@@ -29,7 +29,7 @@ class Receipt:
     parameters: int
     bits_per_weight: float
     seconds: float  # of the whole pass, which may have written other levels too, and of runs that were stopped
-    peak_memory: int  # bytes resident in the process at its highest
+    peak_memory: int  # bytes resident at the highest, in the process that ended the work
     versions: dict[str, str]
     format: int = FORMAT
     commit: str | None = None  # of the repository
@@ -45,7 +45,7 @@ def receipt_path(output: Path) -> Path:
 
 def write_receipt(output: Path, receipt: Receipt) -> None:
     text = json.dumps(dataclasses.asdict(receipt), ensure_ascii=False, indent=1)
-    write_whole(receipt_path(output), text.encode() + b"\n")
+    write_whole(receipt_path(output), text.encode("utf-8", "replace") + b"\n")  # a name may hold bytes that are no text
 
 
 def read_receipt(output: Path) -> Receipt:

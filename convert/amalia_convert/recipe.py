@@ -211,7 +211,7 @@ def _role(name: str) -> str:
 
 def _order(tensor: Tensor) -> tuple[int, str]:
     """Order tensors as llama-quantize meets them: no layer first, then by layer, then by name."""
-    layer = re.match(r"blk\.(\d+)", tensor.name)
+    layer = re.match(r"blk\.(\d{1,9})", tensor.name)
     return (int(layer[1]) if layer else -1), tensor.name
 
 

@@ -20,7 +20,7 @@ HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 DIMENSION_LIMIT = 8
 SIZE_LIMIT = 2**63  # bytes; no tensor is larger, and no sum of sizes overflows a file offset
 
-# Bits of one element. Only some can be converted (checkpoint.py); the others may lie in a sound file.
+# Bits of one element. Only some can be converted (families.py); the others may lie in a sound file.
 ELEMENT_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -39,16 +39,21 @@ def header_bytes(metadata: Metadata, tensors: Sequence[TensorRow]) -> bytes:
 
 
 class Target:
-    """A file being written in any order; `finish` puts it in its place, leaving without it removes it."""
+    """A file being written in any order; `finish` puts it in its place, leaving it otherwise removes or keeps the work."""
 
     def __init__(self, path: Path, nbytes: int, key: str = "") -> None:
-        """Take what the bytes depend on as `key`: what a killed writer left is gone on with only if it is the same."""
+        """Take what the bytes depend on as `key`: what a stopped writer left is gone on with only if it is the same."""
         self.path, self.nbytes, self.key = path, nbytes, key
-        self.mark = Mark()  # how far a former run came
+        self.place, self._journal = hidden(path, "partial"), hidden(path, "journal")  # where the bytes lie until then
+        self.mark = Mark()  # how far a former run came, and at the end this one
         self.noted = False  # the journal holds a mark: there is something to go on with
         self.published = False  # the file is in its place, and only the journal remains of the work
-        self.place, self._journal = hidden(path, "partial"), hidden(path, "journal")  # where the bytes lie until then
         self._file = self._lock = -1
+
+    @property
+    def sealed(self) -> bool:
+        """Tell whether every byte is written."""
+        return bool(self.mark.sealed)
 
     def __enter__(self) -> "Target":
         try:
@@ -56,7 +61,7 @@ class Target:
             try:
                 self._go_on_or_begin()
             except BaseException:
-                self._remove()
+                self.leave()
                 raise
         except OSError as error:
             raise _failure(self.path, error) from None
@@ -65,8 +70,7 @@ class Target:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock >= 0:
-            self._remove()
+        self.remove()
 
     def write(self, offset: int, content: bytes | memoryview) -> None:
         """Write bytes at their place; threads may do so at once."""
@@ -87,14 +91,18 @@ class Target:
         except OSError as error:
             raise _failure(self.path, error) from None
         self.noted = True
+        if mark.sealed:
+            self.mark = mark
 
-    def seal(self) -> str:
-        """Sync, read back, and give the SHA-256 of what lies on the disk."""
+    def hash(self, advance: Callable[[int], None] = lambda _: None) -> str:
+        """Sync, read all of it back, and give the SHA-256; `advance` hears of bytes, and may stop it by an error."""
         try:
             os.fsync(self._file)
             digest = hashlib.sha256()
             for offset in range(0, self.nbytes, 1 << 20):
-                digest.update(os.pread(self._file, 1 << 20, offset))
+                block = os.pread(self._file, 1 << 20, offset)
+                digest.update(block)
+                advance(len(block))
         except OSError as error:
             raise _failure(self.path, error) from None
         return digest.hexdigest()
@@ -109,8 +117,6 @@ class Target:
         except OSError as error:
             raise _failure(self.path, error) from None
         self.published = True
-        os.close(self._file)
-        self._file = -1
 
     def forget(self) -> None:
         """Drop the journal: nothing is left to go on with."""
@@ -121,35 +127,42 @@ class Target:
         """Stop for now, and let the next run go on where the journal says; without a mark in it, nothing is kept."""
         if self.noted:
             self._close()
+        else:
+            self.remove()
+
+    def remove(self) -> None:
+        """Stop, and leave nothing of the work; of a finished file, or one that is not open, nothing happens."""
+        if self._lock < 0:
+            return
+        if self._file >= 0 and not self.published:
+            self.place.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+        self._close()
 
     def finish(self) -> str:
-        """Seal, publish and forget; give the SHA-256."""
-        digest = self.seal()
+        """Hash, publish and forget; give the SHA-256."""
+        digest = self.hash()
         self.publish()
         self.forget()
         return digest
 
     def _go_on_or_begin(self) -> None:
         found = last_mark(_read_all(self._lock), self.key)
-        self.published = bool(found and found.sealed and not self.place.exists() and self.path.exists())
-        if self.published:
-            assert found is not None
-            self.mark, self.noted = found, True
-            return
+        self.noted = found is not None and found.done > 0  # until we know better, it is not ours to remove
+        if found is not None and found.sealed and not self.place.exists() and self.path.is_file():
+            self.published = hash_file(self.path) == found.sealed.get(self.path.name)
+            if self.published:
+                self.mark = found
+                return
         self._file = os.open(self.place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         if found is not None and os.fstat(self._file).st_size == self.nbytes:
-            self.mark, self.noted = found, found.done > 0
+            self.mark = found
             return
+        self.noted = False
         os.ftruncate(self._file, 0)  # what another conversion left
         os.ftruncate(self._file, self.nbytes)
         os.ftruncate(self._lock, 0)
         os.write(self._lock, first_line(self.key))
-
-    def _remove(self) -> None:
-        if self._file >= 0:
-            self.place.unlink(missing_ok=True)
-        self._journal.unlink(missing_ok=True)
-        self._close()
 
     def _close(self) -> None:
         for descriptor in (self._file, self._lock):
@@ -162,12 +175,21 @@ def hidden(path: Path, end: str) -> Path:
     return path.with_name(f".{path.name}.{end}")
 
 
-def peek(path: Path, key: str) -> Mark | None:
-    """Read how far a former run came with a file, without touching anything."""
-    try:
-        return last_mark(hidden(path, "journal").read_bytes(), key)
-    except OSError:
-        return None
+def hash_file(path: Path) -> str:
+    """Give a file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def existing_folder(folder: Path) -> Path:
+    """Give the nearest folder above that is there: whose disk it will be on."""
+    folder = folder.absolute()
+    while not os.path.isdir(folder):  # noqa: PTH112  (Path.is_dir raises where a folder may not be entered)
+        folder = folder.parent
+    return folder
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -90,7 +90,7 @@ def fetch(repository: Repository, names: Sequence[str], advance: Callable[[int],
     """
     for name in names:
         if name not in repository.files:
-            raise HubError(f"{repository.name}/{name}"[:200], "the repository has no such file", "check its name")
+            raise _no_file(repository, name)
     for name in names:
         if is_cached(repository, [name]):
             advance(repository.files[name].nbytes)
@@ -99,13 +99,21 @@ def fetch(repository: Repository, names: Sequence[str], advance: Callable[[int],
         else:
             _download(repository, repository.files[name], advance)
     _remember(repository)
-    return _snapshot(repository)
+    return snapshot_folder(repository)
 
 
 def is_cached(repository: Repository, names: Sequence[str]) -> bool:
     """Tell whether the Hub's cache holds all these files, by their sizes."""
     files = [repository.files.get(name) for name in names]
-    return all(file is not None and _size(_snapshot(repository) / file.name) == file.nbytes for file in files)
+    return all(file is not None and _size(snapshot_folder(repository) / file.name) == file.nbytes for file in files)
+
+
+def discard(repository: Repository, name: str) -> None:
+    """Take a file whose content proved wrong out of the cache, so that it is fetched anew."""
+    if name not in repository.files:
+        raise _no_file(repository, name)
+    with _translated(f"{repository.name}/{name}", repository.name):
+        _remove(snapshot_folder(repository) / name)
 
 
 def cache_folder() -> Path:
@@ -114,6 +122,11 @@ def cache_folder() -> Path:
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")  # noqa: PTH118
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     return Path(os.path.expandvars(cache or f"{home}/hub")).expanduser()
+
+
+def snapshot_folder(repository: Repository) -> Path:
+    """Give the cache's folder of a repository at its commit; it holds what has been fetched."""
+    return _storage(repository.name) / "snapshots" / repository.commit
 
 
 def is_offline() -> bool:
@@ -274,7 +287,7 @@ class _Answer:
 
 def _download(repository: Repository, file: HubFile, advance: Callable[[int], None]) -> None:
     """Let the client bring one file into its cache, then do what it leaves out: look at the content."""
-    where, pointer = f"{repository.name}/{file.name}", _snapshot(repository) / file.name
+    where, pointer = f"{repository.name}/{file.name}", snapshot_folder(repository) / file.name
     download, arrived = _client().hf_hub_download, 0
 
     def count(nbytes: int) -> None:
@@ -410,10 +423,6 @@ def _storage(name: str) -> Path:
     return cache_folder() / f"models--{name.replace('/', '--')}"
 
 
-def _snapshot(repository: Repository) -> Path:
-    return _storage(repository.name) / "snapshots" / repository.commit
-
-
 def _check_name(name: str) -> None:
     if not _REPOSITORY.fullmatch(str(name)) or ".." in name or "--" in name:
         raise HubError(str(name)[:80], "is no name of a repository", "give org/name or org/name@revision")
@@ -492,6 +501,10 @@ def _refusal(where: str, repository: str, status: int, headers: Any) -> HubError
 
 def _no_revision(where: str) -> HubError:
     return HubError(where, "there is no such revision", "name a branch, a tag or a whole commit, or nothing for main")
+
+
+def _no_file(repository: Repository, name: str) -> HubError:
+    return HubError(f"{repository.name}/{name}"[:200], "the repository has no such file", "check its name")
 
 
 def _not_cached(repository: str, what: str) -> HubError:

@@ -1,7 +1,7 @@
 """Convert from a local Hub with --stream and from its cache, compare the bytes, and watch how much disk streaming takes.
 
-    python tests/convert/random_checkpoint.py CHECKPOINT --layers 6 --shards 4
-    python tests/convert/stream_disk.py CHECKPOINT [--to Q4_K_M,Q8_0] [--cut-after BYTES]
+python tests/convert/random_checkpoint.py CHECKPOINT --layers 6 --shards 4
+python tests/convert/stream_disk.py CHECKPOINT [--to Q4_K_M,Q8_0] [--cut-after BYTES]
 """
 
 import argparse

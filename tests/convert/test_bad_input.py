@@ -209,7 +209,13 @@ def test_the_hub_s_cache_keeps_its_files_behind_links(checkpoint: Path, tmp_path
     assert convert(ConvertConfig(str(snapshot), ("Q8_0",), tmp_path / "out"))
 
 
-@pytest.mark.parametrize("out", ["file", "file/below", "/proc/nobody/may/write", "/dev/null"])
+def test_a_place_without_room_is_refused_before_it_is_made(checkpoint: Path) -> None:
+    """/proc has no bytes to give."""
+    with pytest.raises(AmaliaError, match=r"0\.0 MB are free|cannot be made"):
+        convert(ConvertConfig(str(checkpoint), ("Q8_0",), Path("/proc/nobody/may/write")))
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/dev/null"])
 def test_a_target_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(ConvertError, match="cannot be made") as caught:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from amalia_convert.journal import Mark
 from amalia_convert.receipt import Receipt
 from amalia_convert.source import RemoteFile
 from amalia_convert.writer import Target
-from amalia_edge.errors import AmaliaError, HubError, ModelCorrupt
+from amalia_edge.errors import AmaliaError, HubError, ModelCorrupt, UsageError
 from checkpoints import Tiny, weights, write_checkpoint, write_json, write_safetensors
 from hub_server import HubServer, monkeypatch_environment
 
@@ -98,8 +99,9 @@ def test_a_kept_file_is_checked_too_when_it_is_read(server: HubServer, tmp_path:
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(content)
-    with pytest.raises(ModelCorrupt, match="its SHA-256 is"):
+    with pytest.raises(ModelCorrupt, match=r"its SHA-256 is .* it was removed from the Hub's cache"):
         run(tmp_path / "b", stream=False)
+    assert run(tmp_path / "b", stream=False).files == run(tmp_path / "c").files  # fetched anew
 
 
 def test_a_gated_repository_says_what_to_accept(server: HubServer, tmp_path: Path) -> None:
@@ -158,9 +160,8 @@ def test_without_room_for_the_weights_they_are_streamed(
     assert "in the Hub's cache already" in capsys.readouterr().err
     for blob in (tmp_path / "home").rglob("*.safetensors"):
         blob.unlink()
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000))
-    with pytest.raises(AmaliaError):  # the outputs would not fit either
-        run(tmp_path / "c", stream=None, levels=("F32",))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=250_000))
+    run(tmp_path / "c", stream=None)  # 200 kB of weights, 120 kB of output on the same disk
     assert "streamed, and not kept" in capsys.readouterr().err
 
 
@@ -172,6 +173,43 @@ def test_offline_converts_from_the_cache_alone(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert run(tmp_path / "b", stream=None).sha256 == whole.sha256
     assert len(server.requests) == asked
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"levels": ("Q9",)}, {"importance": Path("nowhere.gguf")}, {"tensor_types": ("(=q4_0",)}]
+)
+def test_what_is_refused_is_refused_before_the_weights_are_fetched(
+    server: HubServer, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(AmaliaError):
+        convert(ConvertConfig(NAME, out=tmp_path / "out", stream=False, **wrong))
+    assert server.nbytes_sent < 100_000 and not list((tmp_path / "home").rglob("*.safetensors"))
+
+
+def test_a_file_in_the_way_is_named_before_the_weights_are_fetched(server: HubServer, tmp_path: Path) -> None:
+    (tmp_path / "Azulejo-1M-Q8_0.gguf").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="already there"):
+        run(tmp_path, stream=False)
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+
+
+def test_offline_a_dry_run_plans_from_the_cache(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "a", stream=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert forecast(ConvertConfig(NAME, ("Q8_0",), tmp_path / "out")).to_fetch == 0
+
+
+def test_without_a_hash_to_check_it_by_a_file_is_not_streamed(server: HubServer, tmp_path: Path) -> None:
+    def without_hashes(info: dict[str, Any]) -> dict[str, Any]:
+        for entry in info["siblings"]:
+            entry.pop("lfs", None)
+        return info
+
+    server.edit_info = without_hashes
+    with pytest.raises(HubError, match="no SHA-256 to check it by"):
+        run(tmp_path / "out")
 
 
 def test_a_dry_run_fetches_headers_and_no_weights(server: HubServer, tmp_path: Path) -> None:

@@ -4,18 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from amalia_convert.conversion import ConvertConfig, open_draft, plan_outputs
+from amalia_convert.conversion import ConvertConfig, prepare
 from amalia_convert.levels import LEVELS
 from amalia_convert.plan import OutputPlan, check_disk
-from amalia_convert.source import find_source
 from amalia_edge.errors import DoesNotFit, UsageError
 
 from .conftest import PLAIN, Converted
 
 
 def plan(folder: Path, *levels: str) -> list[OutputPlan]:
-    source = find_source(str(folder))
-    return plan_outputs(ConvertConfig(str(folder), levels), source, open_draft(source))
+    return list(prepare(ConvertConfig(str(folder), levels)).outputs)
 
 
 def test_the_planned_size_is_the_file_s_to_the_byte(converted: Converted) -> None:

@@ -5,18 +5,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import amalia_convert.batch as batch
 import amalia_convert.conversion as conversion
 from amalia_convert.checkpoint import Piece
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.journal import Mark, first_line, last_mark, mark_line
 from amalia_convert.quantize import Quantizer
-from amalia_convert.receipt import read_receipt
-from amalia_convert.writer import Target
-from amalia_edge.errors import ModelCorrupt
+from amalia_convert.receipt import read_receipt, receipt_path
+from amalia_convert.writer import Target, hash_file
+from amalia_edge.errors import ConvertError, ModelCorrupt, UsageError
+from checkpoints import write_json
 
 LEVELS = ("Q8_0", "Q4_K_M")
 
@@ -37,7 +41,10 @@ def names(folder: Path) -> set[str]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {path.name: read_receipt(path).sha256 for path in sorted(folder.glob("*.gguf"))}
+    """Give what the receipts tell, after checking it."""
+    told = {path.name: read_receipt(path).sha256 for path in folder.glob("*.gguf") if receipt_path(path).exists()}
+    assert told == {name: hash_file(folder / name) for name in told}
+    return told
 
 
 def convert_all(checkpoint: Path, out: Path) -> dict[str, str]:
@@ -57,7 +64,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, pieces: int) -> list[str]:
         return work(self, piece)
 
     monkeypatch.setattr(Quantizer, "__call__", count)
-    monkeypatch.setattr(Target, "_remove", Target._close)
+    monkeypatch.setattr(Target, "remove", Target._close)
     return worked
 
 
@@ -152,7 +159,7 @@ def test_a_stop_among_the_last_steps_is_gone_on_with(
     """Between the two files of one command, before and after each step that makes them final."""
     whole = convert_all(checkpoint, tmp_path / "whole")
     monkeypatch.setattr("amalia_convert.pipeline.JOURNAL_SECONDS", 1000)
-    place = conversion if moment == "write_receipt" else Target
+    place = batch if moment == "write_receipt" else Target
     step, calls = getattr(place, moment), []
 
     def stop(*given: object) -> None:
@@ -163,11 +170,168 @@ def test_a_stop_among_the_last_steps_is_gone_on_with(
 
     with monkeypatch.context() as stopping:
         stopping.setattr(place, moment, stop)
-        stopping.setattr(Target, "_remove", Target._close)
+        stopping.setattr(Target, "remove", Target._close)
         with pytest.raises(Stopped):
             convert_all(checkpoint, tmp_path / "out")
     assert convert_all(checkpoint, tmp_path / "out") == whole
     assert names(tmp_path / "out") == names(tmp_path / "whole")
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, place: object, step: str, calls: int, kind: type[BaseException]) -> None:
+    """Let a step be called some times, and stop instead of the next."""
+    real, left = getattr(place, step), [calls]
+
+    def stop(*given: object) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise kind
+        return real(*given)
+
+    monkeypatch.setattr(place, step, stop)
+
+
+def run(checkpoint: Path, out: Path, *levels: str, force: bool = False) -> dict[str, str]:
+    convert(ConvertConfig(str(checkpoint), levels or LEVELS, out, replace=force, threads=2))
+    return hashes(out)
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mark before the last one."""
+    monkeypatch.setattr("amalia_convert.pipeline.JOURNAL_SECONDS", 1000)
+
+
+@pytest.mark.usefixtures("late")
+def test_an_older_file_is_not_taken_for_this_command_s(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two files is sealed and the other not, and both names held files of another model."""
+    out = tmp_path / "out"
+    old = run(checkpoint, out)
+    config = json.loads((checkpoint / "config.json").read_text())
+    write_json(checkpoint / "config.json", config | {"rope_theta": 5000.0})
+    new = run(checkpoint, tmp_path / "whole")
+    with monkeypatch.context() as stopping:
+        stop_at(stopping, Target, "note", 1, Stopped)
+        stopping.setattr(Target, "remove", Target._close)
+        with pytest.raises(Stopped):
+            run(checkpoint, out, force=True)
+    assert hashes(out) == old
+    assert run(checkpoint, out, force=True) == new and names(out) == names(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("moment", ["publish", "write_receipt", "forget"])
+@pytest.mark.parametrize("calls", [0, 1])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
+def test_ctrl_c_and_errors_at_the_end_lose_no_work(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    calls: int,
+    kind: type[BaseException],
+) -> None:
+    whole = run(checkpoint, tmp_path / "whole")
+    with monkeypatch.context() as stopping:
+        stop_at(stopping, batch if moment == "write_receipt" else Target, moment, calls, kind)
+        with pytest.raises(kind):
+            run(checkpoint, tmp_path / "out")
+    monkeypatch.setattr(conversion, "write_blocks", lambda *_: pytest.fail("the work was done already"))
+    assert run(checkpoint, tmp_path / "out") == whole and names(tmp_path / "out") == names(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("late")
+def test_a_published_file_can_be_gone_on_with_beside_another_level(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as stopping:
+        stop_at(stopping, batch, "write_receipt", 0, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoint, out, "Q8_0", "F16")
+    run(checkpoint, out, "Q8_0", "Q4_0")
+    run(checkpoint, out, "F16")
+    assert hashes(out) == run(checkpoint, tmp_path / "whole", "Q8_0", "F16", "Q4_0")
+    assert {name[0] for name in names(out)} == {"A"}
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("moment", ["publish", "write_receipt"])
+def test_a_file_somebody_put_in_the_place_is_not_ours(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Neither told of by our receipt, nor replaced without --force."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as stopping:
+        stop_at(stopping, batch if moment == "write_receipt" else Target, moment, 0, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoint, out, "Q8_0")
+    (out / "Azulejo-1M-Q8_0.gguf").write_bytes(b"somebody's")
+    with pytest.raises(UsageError, match="already there"):
+        run(checkpoint, out, "Q8_0")
+    assert (out / "Azulejo-1M-Q8_0.gguf").read_bytes() == b"somebody's"
+    assert run(checkpoint, out, "Q8_0", force=True) == run(checkpoint, tmp_path / "whole", "Q8_0")
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out" / "Azulejo-1M-Q8_0.gguf"
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        path.write_bytes(b"somebody's")
+
+    monkeypatch.setattr(conversion, "make_folder", make)
+    with pytest.raises(UsageError, match="already there"):
+        run(checkpoint, path.parent, "Q8_0")
+    assert path.read_bytes() == b"somebody's" and names(path.parent) == {path.name}
+
+
+def test_a_target_that_is_locked_costs_no_other_one_s_progress(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as stopping:
+        stop_after(stopping, 30)
+        with pytest.raises(Stopped):
+            run(checkpoint, out)
+    before = (out / ".Azulejo-1M-Q8_0.gguf.journal").read_bytes()
+    with Target(out / "Azulejo-1M-Q4_K_M.gguf", 10), pytest.raises(ConvertError, match="another conversion"):
+        run(checkpoint, out)
+    assert (out / ".Azulejo-1M-Q8_0.gguf.journal").read_bytes() == before
+    assert run(checkpoint, out) == run(checkpoint, tmp_path / "whole")
+
+
+def test_a_source_that_changes_while_it_is_read_is_noticed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the download still goes on."""
+    path, work = checkpoint / "model.safetensors", Quantizer.__call__
+
+    def touch(self: Quantizer, piece: Piece) -> tuple[int, int]:
+        os.utime(path, ns=(1, 1))
+        return work(self, piece)
+
+    monkeypatch.setattr(Quantizer, "__call__", touch)
+    with pytest.raises(ModelCorrupt, match="changed while it was read"):
+        run(checkpoint, tmp_path / "out")
+    assert names(tmp_path / "out") == set()
+
+
+def test_ctrl_c_while_reading_back_does_not_wait_for_the_end(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(target: Target, advance: Callable[[int], None]) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:  # until `advance` says that nobody waits any more
+            time.sleep(0.01)
+            advance(1)
+
+    monkeypatch.setattr(Target, "hash", endless)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, tmp_path / "out", "Q8_0")
 
 
 def test_a_mark_cut_short_is_as_if_it_were_not_there() -> None:

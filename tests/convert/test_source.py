@@ -1,4 +1,4 @@
-"""A source is what a person typed: a folder, or fadinho."""
+"""A source is what a person typed: a folder, a file, or fadinho; the Hub's are in test_hub_source.py."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 import amalia_convert.source as source_module
 from amalia_convert.conversion import ConvertConfig, convert
-from amalia_convert.source import Source, bring, find_source, store_embedded
+from amalia_convert.source import Source, find_source, store_embedded
 from amalia_edge.errors import ModelNotFound, UsageError
 from amalia_edge.store import models_folder
 
@@ -47,7 +47,7 @@ def test_a_configuration_alone_is_a_source_to_plan_from(checkpoint: Path) -> Non
 
 def test_streaming_is_for_the_hub(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="is not on the Hub"):
-        bring(find_source(str(checkpoint)), stream=True)
+        convert(ConvertConfig(str(checkpoint), stream=True))
 
 
 @pytest.fixture
