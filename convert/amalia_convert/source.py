@@ -98,12 +98,12 @@ class RemoteFile:
         return _pinned(self.repository, self.file.name)
 
     def open(self) -> Stream:
-        from amalia_edge.hub import RemoteStream
+        from amalia_edge.hub_stream import RemoteStream
 
         return RemoteStream(self.repository, self.file)
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        from amalia_edge.hub import read_range
+        from amalia_edge.hub_stream import read_range
 
         return read_range(self.repository, self.file, offset, nbytes)
 

@@ -1,4 +1,4 @@
-"""The Hub: a name and a revision → a pinned commit and its files; kept in the Hub's own cache, or read past it."""
+"""The Hub: a name and a revision → a pinned commit and its files, kept in the Hub's own cache."""
 
 import errno
 import hashlib
@@ -12,21 +12,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from amalia_edge.errors import HubError
 
 TIMEOUT_S = 30.0  # without a single byte; a slow link is no failure
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between attempts that bring nothing; then we give up
-_GOES_ON = "check the network, then give the same command: it goes on"
-_CHECK = "check the network, and HF_ENDPOINT if it is set"
+GOES_ON = "check the network, then give the same command: it goes on"
+CHECK = "check the network, and HF_ENDPOINT if it is set"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _REVISION = re.compile(r"\w[\w./+-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 1 << 50  # no file is a pebibyte
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REDIRECTS = {301, 302, 303, 307, 308}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Repository:
     def __post_init__(self) -> None:
         _check_name(self.name)
         if not _COMMIT.fullmatch(str(self.commit)):
-            raise HubError(self.name, "the Hub names no commit", _CHECK)
+            raise HubError(self.name, "the Hub names no commit", CHECK)
 
 
 def find_repository(name: str, revision: str | None = None) -> Repository:
@@ -72,10 +71,10 @@ def find_repository(name: str, revision: str | None = None) -> Repository:
     with _translated(where, name):
         if is_offline():
             return _cached_repository(name, revision)
-        ask = _client().HfApi(endpoint=_endpoint()).model_info
+        ask = client().HfApi(endpoint=endpoint()).model_info
         info = _patiently(lambda: ask(name, revision=revision, files_metadata=True, timeout=TIMEOUT_S))
         if not isinstance(info.siblings, list):
-            raise HubError(where, "the Hub lists no files", _CHECK)
+            raise HubError(where, "the Hub lists no files", CHECK)
         files = [
             HubFile(entry.rfilename, *((entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, None)))
             for entry in info.siblings
@@ -95,7 +94,7 @@ def fetch(repository: Repository, names: Sequence[str], advance: Callable[[int],
         if is_cached(repository, [name]):
             advance(repository.files[name].nbytes)
         elif is_offline():
-            raise _not_cached(repository.name, name)
+            raise not_cached(repository.name, name)
         else:
             _download(repository, repository.files[name], advance)
     _remember(repository)
@@ -135,167 +134,17 @@ def is_offline() -> bool:
     return wish.upper() in ("1", "ON", "YES", "TRUE")
 
 
-def read_range(repository: Repository, file: HubFile, start: int, nbytes: int) -> bytes:
-    """Read a piece of a file and nothing else; fewer bytes only at its end."""
-    stop = min(start + nbytes, file.nbytes)
-    with RemoteStream(repository, file, start, stop) as stream:
-        return stream.read(stop - start)
-
-
-class RemoteStream:
-    """One file of a repository, read from front to back without being kept; a broken connection resumes at its byte.
-
-    It vouches for places and sizes; the content's hash is the reader's to check.
-    """
-
-    def __init__(self, repository: Repository, file: HubFile, start: int = 0, stop: int | None = None) -> None:
-        self._repository, self._file = repository, file
-        self._place, self._stop = start, file.nbytes if stop is None else stop
-        self._ahead = bytearray()  # arrived, not read yet
-        self._answer: _Answer | None = None
-        self._failures = 0  # in a row, without a byte
-
-    def __enter__(self) -> "RemoteStream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
-
-    def read(self, nbytes: int) -> bytes:
-        """Read exactly that many bytes, fewer only at the end."""
-        wanted = max(0, min(nbytes, self._stop - self._place))
-        while len(self._ahead) < wanted:
-            self._ahead += self._receive()
-        taken = bytes(memoryview(self._ahead)[:wanted])
-        del self._ahead[:wanted]
-        self._place += wanted
-        return taken
-
-    def _receive(self) -> bytes:
-        """Wait for some bytes, over as many connections as it takes while any of them brings something."""
-        reached = self._place + len(self._ahead)
-        while True:
-            try:
-                if self._answer is None:
-                    self._answer = self._connect(reached)
-                block = self._answer.next_block()
-            except (OSError, _transport_error()) as problem:
-                self.close()
-                self._wait(reached, problem)
-                continue
-            self._failures = 0
-            return block
-
-    def _wait(self, reached: int, problem: Exception) -> None:
-        if self._failures == len(PAUSES_S):
-            found = f"the connection broke at byte {reached} of {self._file.nbytes}: {_first_line(problem)}"
-            raise HubError(self._where, found, _GOES_ON) from problem
-        time.sleep(PAUSES_S[self._failures])
-        self._failures += 1
-
-    def _connect(self, start: int) -> "_Answer":
-        """Ask for the rest from a byte on: always through the Hub, whose links into the storage soon expire."""
-        if is_offline():
-            raise _not_cached(self._repository.name, self._file.name)
-        url = f"{_endpoint()}/{self._repository.name}/resolve/{self._repository.commit}/{quote(self._file.name)}"
-        headers = {**_headers(), "Range": f"bytes={start}-{self._stop - 1}", "Accept-Encoding": "identity"}
-        for _ in range(5):
-            answer = _Answer(url, headers)
-            try:
-                self._check_pin(answer)
-                if answer.status not in _REDIRECTS:
-                    self._check(answer, start)
-                    return answer
-                target = urljoin(url, answer.headers.get("Location", ""))
-            except BaseException:
-                answer.close()
-                raise
-            answer.close()
-            if urlsplit(target).scheme not in ("https", urlsplit(url).scheme):
-                raise HubError(self._where, "the Hub sends us to an unsafe address", _CHECK)
-            if _origin(target) != _origin(_endpoint()):
-                headers.pop("authorization", None)  # the token is for the Hub, not for where it stores things
-            url = target
-        raise HubError(self._where, "the Hub sends us in circles", _CHECK)
-
-    def _check_pin(self, answer: "_Answer") -> None:
-        """Refuse a file that is not the one the repository was pinned with."""
-        pinned = {"X-Repo-Commit": self._repository.commit, "X-Linked-Size": str(self._file.nbytes)}
-        if self._file.sha256:
-            pinned["X-Linked-Etag"] = self._file.sha256
-        for header, value in pinned.items():
-            found = answer.headers.get(header, value).removeprefix("W/").strip('"')
-            if found != value:
-                raise self._different(f"{header} {found[:80]}, not {value}")
-
-    def _check(self, answer: "_Answer", start: int) -> None:
-        """Refuse anything but the bytes that were asked for."""
-        if answer.status == 206:
-            wanted = f"bytes {start}-{self._stop - 1}/{self._file.nbytes}"
-            if (found := answer.headers.get("Content-Range", "nothing")) != wanted:
-                raise self._different(f"{found[:80]}, not {wanted}")
-        elif answer.status == 200:  # ranges are not known there
-            if (found := answer.headers.get("Content-Length", str(self._file.nbytes))) != str(self._file.nbytes):
-                raise self._different(f"{found[:20]} bytes, not {self._file.nbytes}")
-            answer.skip = start
-        elif _may_pass(answer.status, answer.url):
-            raise OSError(f"{urlsplit(answer.url).hostname} answers {answer.status}")
-        else:
-            raise _refusal(self._where, self._repository.name, answer.status, answer.headers)
-
-    def _different(self, found: str) -> HubError:
-        return HubError(self._where, f"the Hub sends another file: {found}", "give the same command again")
-
-    @property
-    def _where(self) -> str:
-        return f"{self._repository.name}/{self._file.name}"
-
-
-class _Answer:
-    """An HTTP answer as it comes in, through the client's own session: its proxies, its certificates."""
-
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
-        session = _client().utils.get_session()
-        self.url = url
-        if hasattr(session, "build_request"):  # httpx, from huggingface_hub 1.0 on
-            request = session.build_request("GET", url, headers=headers, timeout=TIMEOUT_S)
-            self._response = session.send(request, stream=True, follow_redirects=False)
-            self._blocks: Iterator[bytes] = self._response.iter_raw()
-        else:  # requests
-            self._response = session.get(url, headers=headers, timeout=TIMEOUT_S, stream=True, allow_redirects=False)
-            self._blocks = self._response.iter_content(1 << 16)
-        self.status: int = self._response.status_code
-        self.headers: Any = self._response.headers  # any case will do
-        self.skip = 0  # bytes that nobody asked for
-
-    def next_block(self) -> bytes:
-        for block in self._blocks:
-            wanted = block[self.skip :]
-            self.skip -= len(block) - len(wanted)
-            if wanted:
-                return wanted
-        raise ConnectionError("it ended early")
-
-    def close(self) -> None:
-        self._response.close()
-
-
 def _download(repository: Repository, file: HubFile, advance: Callable[[int], None]) -> None:
     """Let the client bring one file into its cache, then do what it leaves out: look at the content."""
     where, pointer = f"{repository.name}/{file.name}", snapshot_folder(repository) / file.name
-    download, arrived = _client().hf_hub_download, 0
+    download, arrived = client().hf_hub_download, 0
 
     def count(nbytes: int) -> None:
         nonlocal arrived
         arrived += nbytes
         advance(nbytes)
 
-    settings = {"cache_dir": cache_folder(), "endpoint": _endpoint(), "force_download": pointer.exists()}
+    settings = {"cache_dir": cache_folder(), "endpoint": endpoint(), "force_download": pointer.exists()}
     if "tqdm_class" in inspect.signature(download).parameters:  # before 1.0, a file is counted when it is there
         settings["tqdm_class"] = _silent_bar(count)
 
@@ -319,9 +168,9 @@ def _patiently(ask: Callable[[], Any]) -> Any:
     for pause in (*PAUSES_S, None):
         try:
             return ask()
-        except _transport_error() as problem:
+        except transport_error() as problem:
             response = getattr(problem, "response", None)
-            hopeful = _may_pass(response.status_code, str(response.url)) if response is not None else _broke(problem)
+            hopeful = may_pass(response.status_code, str(response.url)) if response is not None else _broke(problem)
             if pause is None or not hopeful:
                 raise
             time.sleep(pause)
@@ -336,7 +185,7 @@ def _broke(problem: Exception) -> bool:
 def _silent_bar(count: Callable[[int], None]) -> type:
     """Make a progress bar that draws nothing and tells us what it is told."""
 
-    class Bar(_client().utils.tqdm):  # type: ignore[misc]
+    class Bar(client().utils.tqdm):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **settings: Any) -> None:
             super().__init__(*arguments, **{**settings, "disable": True})
 
@@ -349,7 +198,7 @@ def _silent_bar(count: Callable[[int], None]) -> type:
     return Bar
 
 
-def _client() -> Any:
+def client() -> Any:
     """Import the client and keep it off standard error, which is ours, and from telling anybody about this machine."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it would ask which agents to look for
     import huggingface_hub.errors
@@ -378,10 +227,10 @@ def _cached_repository(name: str, revision: str) -> Repository:
     try:
         commit = revision if _COMMIT.fullmatch(revision) else (folder / "refs" / revision).read_text("ascii").strip()
     except (OSError, ValueError):
-        raise _not_cached(name, revision) from None
+        raise not_cached(name, revision) from None
     snapshot = folder / "snapshots" / commit
     if not _COMMIT.fullmatch(commit) or not snapshot.is_dir():
-        raise _not_cached(name, revision)
+        raise not_cached(name, revision)
     files = [_cached_file(path, snapshot) for path in sorted(snapshot.rglob("*")) if path.is_file()]
     return Repository(name, commit, {file.name: file for file in files}, revision)
 
@@ -394,13 +243,12 @@ def _cached_file(path: Path, snapshot: Path) -> HubFile:
 
 
 def _remove(pointer: Path) -> None:
-    """Take a file out of the cache: its link, what that links to, and the content."""
-    path = pointer
-    while True:
+    """Take a file out of the cache: its link, what that links to, and the content; a person's own file stays."""
+    path: Path | None = pointer
+    cache = cache_folder().resolve()
+    while path and path.parent.resolve().is_relative_to(cache):
         target = path.parent / path.readlink() if path.is_symlink() else None
         path.unlink(missing_ok=True)
-        if target is None:
-            return
         path = target
 
 
@@ -428,24 +276,26 @@ def _check_name(name: str) -> None:
         raise HubError(str(name)[:80], "is no name of a repository", "give org/name or org/name@revision")
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Give the Hub's address."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Tell whose an address is: nothing secret goes from one origin to another."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port
 
 
-def _headers() -> dict[str, str]:
+def request_headers() -> dict[str, str]:
     """Give what the client sends with a request: its name, and the person's token where there is one."""
-    return {name.lower(): value for name, value in _client().utils.build_hf_headers().items()}
+    return {name.lower(): value for name, value in client().utils.build_hf_headers().items()}
 
 
-def _transport_error() -> type[Exception]:
+def transport_error() -> type[Exception]:
     """Find the root of the errors of the library the client speaks HTTP with: requests once, then httpx."""
     root: type[Exception]
-    root = next(kind for kind in reversed(_client().errors.HfHubHTTPError.__mro__) if kind.__module__ != "builtins")
+    root = next(kind for kind in reversed(client().errors.HfHubHTTPError.__mro__) if kind.__module__ != "builtins")
     return root
 
 
@@ -466,22 +316,22 @@ def _explained(where: str, repository: str, problem: BaseException) -> HubError:
         causes.append(cause)
     for cause in causes:
         if (response := getattr(cause, "response", None)) is not None:
-            return _refusal(where, repository, response.status_code, response.headers)
+            return refusal(where, repository, response.status_code, response.headers)
     if any(map(_is_no_room, causes)):
         found = f"there is no room for it in {cache_folder()}"
         return HubError(where, found, "free some, or set HF_HOME to a larger disk; or convert with --stream")
-    if any(isinstance(cause, (_transport_error(), ConnectionError, TimeoutError)) for cause in causes):
-        return HubError(where, f"the Hub at {_endpoint()} does not answer: {_first_line(causes[-1])}", _GOES_ON)
+    if any(isinstance(cause, (transport_error(), ConnectionError, TimeoutError)) for cause in causes):
+        return HubError(where, f"the Hub at {endpoint()} does not answer: {first_line(causes[-1])}", GOES_ON)
     if isinstance(problem, OSError):
-        return HubError(where, _first_line(problem), f"check the Hub's cache, {cache_folder()}")
-    kind = f"{type(problem).__name__}: {_first_line(problem)}"
-    return HubError(where, f"the Hub's answer makes no sense: {kind}", _CHECK)
+        return HubError(where, first_line(problem), f"check the Hub's cache, {cache_folder()}")
+    kind = f"{type(problem).__name__}: {first_line(problem)}"
+    return HubError(where, f"the Hub's answer makes no sense: {kind}", CHECK)
 
 
-def _refusal(where: str, repository: str, status: int, headers: Any) -> HubError:
+def refusal(where: str, repository: str, status: int, headers: Any) -> HubError:
     """Say what the Hub's refusal means for the person at the keyboard."""
     code, message = headers.get("X-Error-Code", ""), headers.get("X-Error-Message", "")[:120]
-    page = f"{_endpoint()}/{repository}"
+    page = f"{endpoint()}/{repository}"
     if code == "GatedRepo":
         advice = f"accept its licence at {page}, then set HF_TOKEN to a token of that account"
         return HubError(where, "the repository is gated", advice)
@@ -507,19 +357,21 @@ def _no_file(repository: Repository, name: str) -> HubError:
     return HubError(f"{repository.name}/{name}"[:200], "the repository has no such file", "check its name")
 
 
-def _not_cached(repository: str, what: str) -> HubError:
+def not_cached(repository: str, what: str) -> HubError:
+    """Say that there is no connection, and nothing in the cache."""
     found = f"{what[:80]} is not in the Hub's cache, and HF_HUB_OFFLINE is set"
     return HubError(repository, found, f"unset it, or copy {_storage(repository)} from a machine that has it")
 
 
-def _may_pass(status: int, url: str) -> bool:
+def may_pass(status: int, url: str) -> bool:
     """Tell what may pass by itself: a busy server, or a link into the storage that has expired."""
-    return status in (408, 425, 429) or status >= 500 or (status == 403 and _origin(url) != _origin(_endpoint()))
+    return status in (408, 425, 429) or status >= 500 or (status == 403 and origin(url) != origin(endpoint()))
 
 
 def _is_no_room(problem: BaseException) -> bool:
     return isinstance(problem, OSError) and problem.errno in _NO_ROOM
 
 
-def _first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
+    """Shorten what a library says of its failure."""
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from amalia_convert.card import describe_source
+from amalia_convert.card import LONGEST_CARD, describe_source
 from amalia_convert.checkpoint import open_checkpoint
 from amalia_convert.source import Source
 from amalia_edge.errors import ModelCorrupt
@@ -44,6 +44,42 @@ def test_the_embedded_checkpoint_is_called_fadinho(checkpoint: Path) -> None:
 def test_a_card_that_cannot_be_read_is_named(checkpoint: Path, text: str) -> None:
     (checkpoint / "README.md").write_text(text, "utf-8")
     with pytest.raises(ModelCorrupt, match=r"README\.md"):
+        describe(checkpoint)
+
+
+def explosion(levels: int) -> str:
+    """Write lists of lists of lists: a few hundred bytes that stand for 9 to the power of `levels`."""
+    lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
+    return "\n".join(["---", "a0: &a0 [x]", *lists, f"tags: *a{levels - 1}", "---", ""])
+
+
+def test_aliases_are_not_followed(checkpoint: Path) -> None:
+    (checkpoint / "README.md").write_text(explosion(3), "utf-8")
+    with pytest.raises(ModelCorrupt, match=r"README\.md: a YAML alias \(\*a0\)"):
+        describe(checkpoint)
+
+
+@pytest.mark.parametrize("text", ["license: '*mit*'", "tags: [a & b, 'x * y']", "name: &a Azulejo", "- no\t"])
+def test_stars_that_are_no_aliases_are_text(checkpoint: Path, text: str) -> None:
+    (checkpoint / "README.md").write_text(f"---\n{text}\n---\n*emphasis* and - *a list*\n", "utf-8")
+    assert describe(checkpoint)["name"]
+
+
+def test_long_front_matter_is_not_parsed(checkpoint: Path) -> None:
+    (checkpoint / "README.md").write_text("---\ntags:\n" + "- x\n" * (LONGEST_CARD // 4), "utf-8")
+    with pytest.raises(ModelCorrupt, match=r"README\.md: 30\d+ characters between the --- lines; 300000 are read"):
+        describe(checkpoint)
+
+
+def test_the_text_below_the_front_matter_may_be_long(checkpoint: Path) -> None:
+    (checkpoint / "README.md").write_text("---\nname: Azulejo\n---\n" + "x\n" * LONGEST_CARD, "utf-8")
+    assert describe(checkpoint)["name"] == "Azulejo"
+
+
+@pytest.mark.parametrize("nest", ["a: " + "[" * 5000, "- " * 5000, "? " * 5000])
+def test_deep_front_matter_is_refused(checkpoint: Path, nest: str) -> None:
+    (checkpoint / "README.md").write_text(f"---\n{nest}\n---\n", "utf-8")
+    with pytest.raises(ModelCorrupt, match="more than 32 lists or tables"):
         describe(checkpoint)
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from amalia_edge import hub
 from amalia_edge.errors import HubError
-from amalia_edge.hub import HubFile, RemoteStream, Repository, fetch, find_repository, is_cached, read_range
+from amalia_edge.hub import HubFile, Repository, discard, fetch, find_repository, is_cached
+from amalia_edge.hub_stream import RemoteStream, read_range
 from hub_server import HubServer, monkeypatch_environment
 
 NAME = "org/azulejo"
@@ -214,6 +215,38 @@ def test_a_wrong_byte_is_found_and_nothing_of_the_file_stays(server: HubServer, 
     assert not is_cached(found, [SHARD])
     server.wrong_byte.clear()
     assert (fetch(found, [SHARD]) / SHARD).read_bytes() == CONTENT
+
+
+def test_a_discarded_file_is_gone_from_the_cache_and_fetched_anew(server: HubServer, tmp_path: Path) -> None:
+    found = find_repository(NAME)
+    folder = fetch(found, [SHARD, "config.json"])
+    discard(found, SHARD)
+    assert not is_cached(found, [SHARD]) and is_cached(found, ["config.json"])
+    assert [path.read_bytes() for path in blobs(tmp_path / "home")] == [(folder / "config.json").read_bytes()]
+    server.requests.clear()
+    assert (fetch(found, [SHARD]) / SHARD).read_bytes() == CONTENT
+    assert len(server.asked("storage")) == 1
+
+
+def test_what_is_not_in_the_cache_may_be_discarded(server: HubServer) -> None:
+    discard(find_repository(NAME), SHARD)
+
+
+def test_what_the_repository_lacks_can_not_be_discarded(server: HubServer, tmp_path: Path) -> None:
+    found, outside = find_repository(NAME), tmp_path / "outside"
+    outside.write_text("mine")
+    with pytest.raises(HubError, match="the repository has no such file"):
+        discard(found, str(outside))
+    assert outside.exists()
+
+
+def test_what_a_person_linked_into_the_cache_stays_theirs(server: HubServer, tmp_path: Path) -> None:
+    found, mine = find_repository(NAME), tmp_path / "mine"
+    folder = fetch(found, ["config.json"])
+    mine.write_bytes(CONTENT)
+    (folder / SHARD).symlink_to(mine)
+    discard(found, SHARD)
+    assert not (folder / SHARD).is_symlink() and mine.exists()
 
 
 def test_a_gated_repository_says_where_to_accept_its_licence(server: HubServer) -> None:
