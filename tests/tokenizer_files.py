@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import io
 import json
 import struct
 from pathlib import Path
@@ -55,6 +56,18 @@ def write_sentencepiece_json(folder: Path, prefix: bool = False, metaspace: bool
                      "pad_token": "</s>", "unk_token": "<unk>", "tokenizer_class": "LlamaTokenizer"}  # fmt: skip
     write_json(folder / "tokenizer_config.json", configuration)
     return len(tokenizer["model"]["vocab"])
+
+
+def train_sentencepiece(**settings: object) -> bytes:
+    """Train a SentencePiece BPE of 400 pieces, with the trainer's own settings but for these."""
+    import sentencepiece
+
+    buffer = io.BytesIO()
+    defaults = {"model_type": "bpe", "vocab_size": 400, "byte_fallback": True, "num_threads": 1, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(PORTUGUESE.splitlines()), model_writer=buffer, **defaults | settings
+    )
+    return buffer.getvalue()
 
 
 def describe(folder: Path, size: int, **config: object) -> Metadata:

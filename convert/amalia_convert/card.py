@@ -22,6 +22,8 @@ def describe_source(source: Source, checkpoint: Checkpoint, architecture: str, p
     logging.getLogger("metadata").setLevel(logging.CRITICAL)  # gguf grumbles about cards it can do without
     try:
         card = gguf.Metadata.load(None, source.folder, None, parameters)
+        told = gguf.Metadata.load_generation_config(source.folder)  # of which gguf knows llama.cpp's own names only
+        card.sampling_penalty_repeat = told.get("penalty_repeat", told.get("repetition_penalty"))
         _name(card, source, parameters)
         writer = gguf.GGUFWriter(None, architecture)
         writer.add_type(gguf.GGUFType.MODEL)

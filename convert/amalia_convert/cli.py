@@ -11,12 +11,12 @@ from amalia_convert.conversion import ConvertConfig
 from amalia_convert.conversion import convert as convert_checkpoint
 from amalia_convert.forecast import Forecast, forecast
 from amalia_convert.imatrix import ImatrixConfig, collect_imatrix
+from amalia_convert.level_table import level_table
 from amalia_convert.receipt import Receipt
-from amalia_convert.recipe import level_table
 from amalia_edge import __version__, console
+from amalia_edge.console import plain
 from amalia_edge.errors import UsageError
 from amalia_edge.store import find, models_folder
-from amalia_edge.summary import plain
 
 _DEFAULTS = ConvertConfig("")
 
@@ -184,7 +184,7 @@ def verify(file: str, as_json: bool) -> None:
     if not as_json:
         for line in done.lines():
             console.out.print(line, markup=False)
-    done.raise_faults()
+    done.raise_faults(every=as_json)
     if as_json:
         console.emit("verify", done.as_dict())
 

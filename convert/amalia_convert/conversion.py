@@ -20,13 +20,13 @@ from amalia_convert.families import describe, find_family, map_tensors, read_sha
 from amalia_convert.gguf_source import open_gguf
 from amalia_convert.importance import Importance, describe_importance, read_imatrix
 from amalia_convert.journal import Mark
-from amalia_convert.levels import find_level
+from amalia_convert.level_table import find_level
 from amalia_convert.parity import check_parity
 from amalia_convert.pipeline import Pair, write_blocks, write_header
 from amalia_convert.plan import Draft, OutputPlan, check_disk, disk_needed, plan_output
 from amalia_convert.quantize import Settings
 from amalia_convert.receipt import Receipt, peak_memory, read_receipt, versions
-from amalia_convert.recipe import Geometry, Recipe, parse_tensor_type
+from amalia_convert.recipe import Geometry, Recipe, check_tensor_types, parse_tensor_type
 from amalia_convert.source import Source, bring, find_source, hash_texts
 from amalia_convert.vocab import describe_vocabulary
 from amalia_convert.writer import Target, make_folder
@@ -169,11 +169,13 @@ def _plan_outputs(
     levels = [find_level(name) for name in dict.fromkeys(name.upper() for name in config.levels)]
     if not levels:
         raise UsageError("--to", "names no level", "for instance --to Q8_0,Q4_K_M")
+    types = tuple(parse_tensor_type(text) for text in config.tensor_types)
+    check_tensor_types(types, levels, [tensor.name for tensor in draft.tensors])
     recipe = Recipe(
         levels[0],
-        tuple(parse_tensor_type(text) for text in config.tensor_types),
-        find_block(config.output_type) if config.output_type else None,
-        find_block(config.embedding_type) if config.embedding_type else None,
+        types,
+        find_block(config.output_type) if config.output_type is not None else None,
+        find_block(config.embedding_type) if config.embedding_type is not None else None,
         config.pure,
         frozenset(_values(draft, importance)) if importance else None,
     )

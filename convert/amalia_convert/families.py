@@ -66,6 +66,7 @@ class Family:
     layer: tuple[Row, ...]
     sized: bool = False  # GGUF names the vocabulary's size and RoPE's dimensions
     head_dim: bool = True  # GGUF names a head's length even where the configuration does not
+    head_default: int | None = None  # a head's length if none is told; None: the hidden size is shared among the heads
     rope_factors: bool = False  # libllama reads rope_freqs.weight
 
 
@@ -144,6 +145,7 @@ _QWEN3 = Family(
         Row("self_attn.k_proj.bias", "attn_k.bias", ("keys",), promised="attention_bias"),
         Row("self_attn.v_proj.bias", "attn_v.bias", ("keys",), promised="attention_bias"),
     ),
+    head_default=128,
 )
 
 FAMILIES = {
@@ -178,10 +180,11 @@ def read_shape(checkpoint: Checkpoint) -> Shape:
     config = configuration(checkpoint)
     heads, hidden = config.whole("num_attention_heads"), config.whole("hidden_size")
     heads_kv = config.whole("num_key_value_heads", default=heads)
-    if not config.has("head_dim") and hidden % heads:
+    default = find_family(checkpoint).head_default
+    if default is None and not config.has("head_dim") and hidden % heads:
         found = f"hidden_size {hidden} is not whole heads, of which there are {heads}"
         raise ModelUnsupported(config.where, found, "wanted hidden_size to be a multiple, or a head_dim")
-    head_dim = config.whole("head_dim", default=hidden // heads, most=HEAD_LIMIT)
+    head_dim = config.whole("head_dim", default=default or hidden // heads, most=HEAD_LIMIT)
     if heads % heads_kv or head_dim % 2:
         found = f"{heads} heads of {head_dim}, {heads_kv} for keys and values"
         raise ModelUnsupported(config.where, found, "wanted an even length, and heads in whole groups")

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from amalia_convert.importance import Collected, Sums, write_imatrix
 from amalia_convert.metadata import string
+from amalia_convert.writer import hash_file
 from amalia_edge import console
 from amalia_edge.decision import VERSION
 from amalia_edge.errors import ConvertError, ModelCorrupt, ModelUnsupported, UsageError
@@ -73,7 +74,7 @@ def collect_imatrix(config: ImatrixConfig) -> Summary:
     header = read_header(path)
     _check_model(header, config)
     out = config.out or Path(f"{path.stem}.imatrix.gguf")
-    _check_target(out, replace=config.replace)
+    _check_target(out, (path, *config.texts), replace=config.replace)
     raw = [read_text(text) for text in config.texts]
     load = LoadConfig(context=config.chunk_size, gpu_layers=config.gpu_layers, threads=config.threads)
     digest = _hash(path)  # which also brings the weights into memory, for the loading
@@ -180,10 +181,12 @@ def _check_model(header: Header, config: ImatrixConfig) -> None:
         raise UsageError("ctx-size", found, "give a smaller --ctx-size")
 
 
-def _check_target(out: Path, *, replace: bool) -> None:
-    """Refuse before hours of work what could not be written after them."""
+def _check_target(out: Path, sources: Sequence[Path], *, replace: bool) -> None:
+    """Refuse before hours of work what could not be written after them, or would be written over what is read."""
     if out.is_dir():
         raise UsageError(str(out), "a folder", "name a file with --out")
+    if out.exists() and any(source.exists() and out.samefile(source) for source in sources):
+        raise UsageError(str(out), "is the model, or a text that is read", "name another --out")
     if out.exists() and not replace:
         raise UsageError(str(out), "already there", "replace it with --force, or name another --out")
     try:
@@ -193,12 +196,8 @@ def _check_target(out: Path, *, replace: bool) -> None:
 
 
 def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file, console.progress("hashing", path.stat().st_size) as bar:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            bar.advance(len(block))
-    return digest.hexdigest()
+    with console.progress("hashing", path.stat().st_size) as bar:
+        return hash_file(path, bar.advance)
 
 
 def _file_name(path: Path) -> str:

@@ -6,7 +6,7 @@ NAME.counts   f32 (matrices)            how many rows of activations were summed
 """
 
 import dataclasses
-import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalia_convert.metadata import Metadata, string, uint32
-from amalia_convert.writer import header_bytes, padded, write_whole
+from amalia_convert.writer import hash_file, header_bytes, padded, write_whole
 from amalia_edge.errors import ConvertError, ModelCorrupt, ModelNotFound, ModelUnsupported
 from amalia_edge.gguf import MAGIC, Header, TensorInfo, read_header
 
@@ -82,10 +82,8 @@ def write_imatrix(path: Path, collected: Collected) -> None:
 
 def read_imatrix(path: Path) -> Importance:
     """Read importance data, from llama-imatrix or ours, without trusting it."""
-    content = _content(path)
+    _check_magic(path)
     header = read_header(path, model=False)
-    if len(content) != header.file_size:
-        raise ModelCorrupt(path.name, "it changed while it was read", "leave the file alone and try again")
     pairs = _pairs(header)
     missing = [key for key in ("datasets", "chunk_count", "chunk_size") if f"imatrix.{key}" not in header.metadata]
     if missing or not pairs:
@@ -93,9 +91,13 @@ def read_imatrix(path: Path) -> Importance:
     chunks = header.metadata["imatrix.chunk_count"]
     if type(chunks) is not int or not 0 <= chunks < 1 << 31:
         raise ModelCorrupt(f"{path.name}: imatrix.chunk_count", repr(chunks), _ADVICE)
-    values = {name: _mean(f"{path.name}: {name}", content, *pairs[name]) for name in sorted(pairs)}
+    with path.open("rb", buffering=0) as file:
+        values = {}
+        for name in sorted(pairs):
+            squares, rows = (_read(header, file.fileno(), tensor) for tensor in pairs[name])
+            values[name] = _mean(f"{path.name}: {name}", squares, rows)
     datasets = tuple(text.decode("utf-8", "replace") for text in header.strings("imatrix.datasets"))
-    return Importance(path, hashlib.sha256(content).hexdigest(), datasets, chunks, values)
+    return Importance(path, hash_file(path), datasets, chunks, values)
 
 
 def describe_importance(importance: Importance) -> Metadata:
@@ -109,18 +111,15 @@ def describe_importance(importance: Importance) -> Metadata:
     return found
 
 
-def _content(path: Path) -> bytes:
-    """Read the whole file, after its first bytes, which name the format."""
+def _check_magic(path: Path) -> None:
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))
-            if magic != MAGIC:
-                found = f"begins with {magic!r}: not GGUF, llama.cpp's old format perhaps"
-                advice = "rewrite it: llama-imatrix --in-file OLD -o NEW.gguf"
-                raise ModelUnsupported(path.name, found, advice)
-            return magic + file.read()
     except OSError as error:
         raise ModelNotFound(str(path), error.strerror or str(error), _ADVICE) from None
+    if magic != MAGIC:
+        found = f"begins with {magic!r}: not GGUF, llama.cpp's old format perhaps"
+        raise ModelUnsupported(path.name, found, "rewrite it: llama-imatrix --in-file OLD -o NEW.gguf")
 
 
 def _pairs(header: Header) -> dict[str, tuple[TensorInfo, TensorInfo]]:
@@ -143,9 +142,15 @@ def _pairs(header: Header) -> dict[str, tuple[TensorInfo, TensorInfo]]:
     return pairs
 
 
-def _mean(where: str, content: bytes, sums: TensorInfo, counts: TensorInfo) -> NDArray[np.float32]:
+def _read(header: Header, descriptor: int, tensor: TensorInfo) -> NDArray[np.float32]:
+    content = os.pread(descriptor, tensor.nbytes, tensor.offset)
+    if len(content) < tensor.nbytes:
+        raise ModelCorrupt(header.path.name, "it changed while it was read", "leave the file alone and try again")
+    return np.frombuffer(content, "<f4")
+
+
+def _mean(where: str, squares: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Divide sums by counts as llama-quantize does: whole counts, and 1 where nothing was counted."""
-    squares, rows = (np.frombuffer(content, "<f4", part.nbytes // 4, part.offset) for part in (sums, counts))
     for values in (squares, rows):
         bad = np.count_nonzero(~(np.isfinite(values) & (values >= 0)))
         if bad:

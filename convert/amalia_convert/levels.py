@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from amalia_convert.blocks import BlockType as BlockType  # other files know it from here
-from amalia_edge.errors import UsageError
+from amalia_convert.blocks import BlockType
 
 B = BlockType
 
@@ -166,16 +165,3 @@ LEVELS = {
         Level("Q1_0", 40, B.Q1_0, "for models trained in 1 bit; ruins any other"),
     )
 }  # fmt: skip
-_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
-
-
-def find_level(name: str) -> Level:
-    """Find a level by its name, in capitals or not, or list the ones there are."""
-    from amalia_convert.recipe import level_table  # late, because recipe.py builds on this file
-
-    capitals = name.upper()
-    level = LEVELS.get(_ALIASES.get(capitals, capitals))
-    if level is None:
-        listed = ", ".join(f"{row.name} {row.bits_per_weight:.2f}" for row in level_table())
-        raise UsageError(f"--to {name[:40]}", "there is no such level", f"levels, with bits per weight: {listed}")
-    return level

@@ -1,11 +1,12 @@
 """The texts on which two tokenizers must agree: European Portuguese and code, with every awkward case, composed (NFC)."""
 
+LETTERS = "AÇÃO, RECEÇÃO, ÓRGÃOS, É, ÀS, CORAÇÃO PORTUGUÊS; AÇÃOação, iPhone, telemóvelNovo, NASA e a ONU."
 PROSE = (
     "Bom dia! Em que posso ajudar? O museu abre às dez horas e fecha às dezoito.",
     "Diz-me: vê-lo-ás amanhã? Fá-lo-íamos, se pudéssemos; dar-no-lo-iam à tardinha.",
-    "À noite ouviu-se o «fado» — 1.ª e 2.º lugar, n.º 37, 3.as-feiras: 12 345,67 €, −5 °C, 50 % e ½ litro…",
-    "Coração, ação, receção, facto, ótimo, húmido, bênção, pêra, avó e avô, lingüística, Açores, maçã, órgão, fôlego.",
-    "AÇÃO, RECEÇÃO, ÓRGÃOS, É, ÀS, CORAÇÃO PORTUGUÊS; AÇÃOação, iPhone, telemóvelNovo, NASA e a ONU.",
+    "À noite ouviu-se o «fado» — 1.ª e 2.º lugar, n.º 37, 3.ªs-feiras: 12 345,67 €, −5 °C, 50 % e ½ litro…",
+    "Coração, ação, receção, facto, ótimo, húmido, bênção, pera, avó e avô, Müller, Açores, maçã, órgão, fôlego.",
+    LETTERS,
     "O autocarro das 08h45 parte da linha 3; o comboio 1234567 chega às 23:59:59 de 25/04/1974.",
     "«Quem canta seus males espanta», dizia ela; “aspas”, ‘outras’, 'simples', \"duplas\", d'Água, l'été, it's, WE'LL, I'D.",
     "A professora ouviu-os e corrigiu-lhes a pronúncia: «pão», “mãe”, põe-nas, cãezinhos, irmã(s), c/ e s/ IVA!?!",

@@ -1,15 +1,13 @@
 """Recipe = a level and what the user sets aside of it; with the model it says which block type each tensor gets."""
 
-import math
 import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from amalia_convert.blocks import ABORTING, DEMANDING, NARROWER, BlockType, find_block
-from amalia_convert.levels import LEVELS, Level, Place
+from amalia_convert.levels import Level, Place
 from amalia_edge.errors import ModelUnsupported, Unquantizable, UsageError
 
 LONGEST_PATTERN = 200
@@ -44,16 +42,6 @@ class Tensor:
     name: str
     shape: tuple[int, ...]  # (rows, columns), or (columns,)
     stored: BlockType  # what it stays if no level touches it
-
-
-@dataclass(frozen=True)
-class LevelRow:
-    """A line of `amalia convert --levels`."""
-
-    name: str
-    bits_per_weight: float  # of AMÁLIA 9B
-    needs_importance: bool
-    when: str
 
 
 # Parts of the names of matrices that stay as they are: small, or too delicate.
@@ -100,6 +88,17 @@ def parse_tensor_type(text: str) -> tuple[str, BlockType]:
     return pattern, find_block(name)
 
 
+def check_tensor_types(types: Sequence[tuple[str, BlockType]], levels: Sequence[Level], names: Sequence[str]) -> None:
+    """Refuse what llama-quantize takes in silence and without effect, given all levels and the names of all tensors."""
+    for pattern, block in types:
+        if not any(re.search(pattern, name) for name in names):
+            where = f"--tensor-type {pattern[:40]}={block.name}"
+            raise UsageError(where, "is found in no tensor's name", "--dry-run lists the names")
+    if types and not any(level.block.quantized for level in levels):
+        told = ", ".join(level.name for level in levels)
+        raise UsageError("--tensor-type", f"has no effect on {told}", "leave it out, or name a level below 16 bits")
+
+
 def choose_blocks(recipe: Recipe, tensors: Sequence[Tensor], geometry: Geometry) -> dict[str, BlockType]:
     """Choose every tensor's block type, as llama-quantize does; refuse what it would refuse or abort on."""
     if geometry.experts or geometry.architecture in _OTHER_RULES:
@@ -114,30 +113,6 @@ def choose_blocks(recipe: Recipe, tensors: Sequence[Tensor], geometry: Geometry)
             raise Unquantizable(f"tensor {tensor.name}", found, "choose another type for it")
         _check_importance(recipe, tensor.name, block)
     return chosen
-
-
-@lru_cache(maxsize=1)
-def level_table() -> tuple[LevelRow, ...]:
-    """List the levels from the most bits per weight to the fewest."""
-    tensors, geometry = _amalia()
-    weights = [math.prod(tensor.shape) for tensor in tensors]
-    rows = []
-    for level in LEVELS.values():
-        needs = needs_importance(level)
-        names = frozenset(tensor.name for tensor in tensors) if needs else None
-        blocks = choose_blocks(Recipe(level, importance=names), tensors, geometry)
-        nbytes = sum(blocks[tensor.name].nbytes(count) for tensor, count in zip(tensors, weights, strict=True))
-        rows.append(LevelRow(level.name, 8 * nbytes / sum(weights), needs, level.when))
-    return tuple(sorted(rows, key=lambda row: -row.bits_per_weight))
-
-
-def needs_importance(level: Level) -> bool:
-    """Tell whether a level cannot be made without importance data."""
-    try:
-        choose_blocks(Recipe(level), *_amalia())
-    except UsageError:
-        return True
-    return False
 
 
 class _Chooser:
@@ -234,17 +209,3 @@ def _check_importance(recipe: Recipe, name: str, block: BlockType) -> None:
             raise UsageError(f"level {recipe.level.name}", found, "make some with amalia imatrix, give it as --imatrix")
         found = f"becomes {block.name}, and the importance data has nothing for it"
         raise UsageError(f"tensor {name}", found, "collect it from this model, or name another type with --tensor-type")
-
-
-def _amalia() -> tuple[list[Tensor], Geometry]:
-    """Give AMÁLIA 9B's tensors, by which levels are compared."""
-    hidden, keys, feed_forward, vocabulary, layers = 4096, 1024, 12288, 128_000, 42
-    sides = {
-        "attn_q": (hidden, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden),
-        "attn_output": (hidden, hidden), "ffn_gate": (feed_forward, hidden), "ffn_up": (feed_forward, hidden),
-        "ffn_down": (hidden, feed_forward),
-    }  # fmt: skip
-    shapes = {"token_embd.weight": (vocabulary, hidden), _OUTPUT: (vocabulary, hidden)}
-    shapes |= {f"blk.{layer}.{name}.weight": shape for layer in range(layers) for name, shape in sides.items()}
-    tensors = [Tensor(name, shape, BlockType.BF16) for name, shape in shapes.items()]
-    return tensors, Geometry("llama", layers, hidden // keys)

@@ -51,7 +51,8 @@ def _yarn(scaling: Configuration, base: float, head_dim: int) -> Rope:
         "rope.scaling.factor": float32(scaling.real("factor")),
         "rope.scaling.original_context_length": uint32(scaling.whole("original_max_position_embeddings")),
     }
-    attention = "attention_factor" if scaling.has("attention_factor") else "attn_factor"
+    # As in llama.cpp, a null says that there is none: the other name is not looked for.
+    attention = "attention_factor" if "attention_factor" in scaling.entries else "attn_factor"
     for key, name in {
         "yarn_ext_factor": "extrapolation_factor", "yarn_attn_factor": attention,
         "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow",

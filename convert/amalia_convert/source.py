@@ -198,7 +198,7 @@ def store_embedded(level: str) -> Path:
     """Give the embedded checkpoint's GGUF at a level from the models folder, converting it first where that is due."""
     # Late, because conversion imports this file.
     from amalia_convert.conversion import ConvertConfig, convert
-    from amalia_convert.levels import find_level
+    from amalia_convert.level_table import find_level
     from amalia_convert.receipt import is_current
     from amalia_edge.store import models_folder
 

@@ -40,6 +40,7 @@ class TokenTable:
     pre: str = "default"
     merges: tuple[str, ...] = ()
     prefix: bool = False  # a space goes before the text
+    found_itself: frozenset[str] = frozenset()  # user-defined tokens that only the SentencePiece model knows of
 
 
 def added_token(text: str, special: bool) -> Token:

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from amalia_convert.receipt import read_receipt, receipt_path
 from amalia_edge import chat, console
+from amalia_edge.console import plain
 from amalia_edge.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
 from amalia_edge.gguf import BLOCKS, Array, Header, TensorInfo, read_header
-from amalia_edge.summary import plain
 
 PIECE = 1 << 20  # bytes
 AHEAD = 8  # pieces in memory at once
 TOKENS, AGAIN = "tokenizer.ggml.tokens", "download or convert it again"
+_NO_TEMPLATE = "use amalia run --raw, or take another template"
 
 # Where in a block its scales lie: offset in bytes, word, and the bits that are all ones in what is no finite number.
 _HALF = ("<u2", 0x7C00)
@@ -40,12 +41,17 @@ _BLOCK_BYTES = {name: nbytes for name, _, nbytes in BLOCKS.values()}
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at and what was found there; `skipped` where there was nothing to compare with."""
+    """What was looked at and what is said of it if all is well; `skipped` where there was nothing to compare with."""
 
     name: str
-    found: str
+    sound: str
     faults: tuple[ModelError, ...] = ()
     skipped: bool = False
+
+    @property
+    def found(self) -> list[str]:
+        """Give each fault in its own words, or the one thing there is to say."""
+        return [str(fault) for fault in self.faults] or [plain(self.sound)]
 
     @property
     def outcome(self) -> str:
@@ -64,21 +70,26 @@ class Verification:
     def faults(self) -> list[ModelError]:
         return [fault for check in self.checks for fault in check.faults]
 
-    def raise_faults(self) -> None:
-        """Raise the first fault, if there is one, with the count of the others."""
-        for first in self.faults[:1]:
-            more = f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else ""
-            raise type(first)(first.where, first.found + more, first.advice)
+    def raise_faults(self, *, every: bool = False) -> None:
+        """Raise the first fault, if there is one, with the count of the others, or with what was found in each."""
+        if not self.faults:
+            return
+        first, *others = self.faults
+        more = f" (and {len(others)} more)" if others else ""
+        if every:
+            more = "".join(f"; {fault.where}: {fault.found}" for fault in others)
+        raise type(first)(first.where, first.found + more, first.advice)
 
     def lines(self) -> Iterator[str]:
         """Tell a person, a line for each check, and one for each fault."""
         for check in self.checks:
             mark = {"passed": "✓", "skipped": "–", "failed": "✗"}[check.outcome]
-            found = [str(fault) for fault in check.faults] or [plain(check.found)]
-            yield from (f"{mark} {check.name:<10}  {line}" for line in found)
+            yield from (f"{mark} {check.name:<10}  {line}" for line in check.found)
 
     def as_dict(self) -> dict[str, Any]:
-        checks = [{"name": check.name, "outcome": check.outcome, "found": check.found} for check in self.checks]
+        checks = [
+            {"name": check.name, "outcome": check.outcome, "found": "; ".join(check.found)} for check in self.checks
+        ]
         return {"file": str(self.path), "sha256": self.sha256, "checks": checks}
 
 
@@ -270,7 +281,7 @@ def _check_template(header: Header) -> Check:
         try:
             chat.compile_template(template)
         except ModelUnsupported as error:
-            faults.append(ModelCorrupt(f"{header.path.name}: {key}", error.found, "convert it again"))
+            faults.append(ModelCorrupt(f"{header.path.name}: {key}", error.found, _NO_TEMPLATE))
     return Check("template", "parses" if templates else "none", tuple(faults), skipped=not templates)
 
 

@@ -175,12 +175,13 @@ def hidden(path: Path, end: str) -> Path:
     return path.with_name(f".{path.name}.{end}")
 
 
-def hash_file(path: Path) -> str:
-    """Give a file's SHA-256 in hexadecimal."""
+def hash_file(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """Give a file's SHA-256 in hexadecimal; `advance` hears of bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+            advance(len(block))
     return digest.hexdigest()
 
 

@@ -113,14 +113,26 @@ def render(template: str, messages: Sequence[Message], begin: str, end: str) -> 
 
 def compile_template(template: str) -> "Template":
     """Make a template ready to run in the sandbox, without running it."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """Pass a block's body through: transformers marks with it what an assistant said, for training."""
+
+        tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     def refuse(message: str) -> str:
         raise UsageError("chat template", message, "change the conversation's roles or their order")
 
     loops = "jinja2.ext.loopcontrols"  # some templates on the Hub break out of a loop
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[loops]
+        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[loops, Generation]
     )
     environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
     try:

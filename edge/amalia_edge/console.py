@@ -61,6 +61,11 @@ def megabytes(nbytes: float) -> str:
     return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
+def plain(text: str) -> str:
+    """Replace what is no printable letter, so that nothing in a file steers a terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def as_text(values: Mapping[str, Any]) -> str:
     """Lay out names and values in two columns, 80 wide."""
     width = max(map(len, values), default=0)

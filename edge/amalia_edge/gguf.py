@@ -303,6 +303,7 @@ class _Reader:
 
     def _check_numbers(self, metadata: dict[str, Any]) -> None:
         """Refuse the numbers that crash libllama."""
+        self._check_whole(metadata)
         architecture = metadata.get("general.architecture")
         if not isinstance(architecture, str):
             raise ModelCorrupt(self.path.name, "no general.architecture", "is it a model? convert it again")
@@ -318,13 +319,15 @@ class _Reader:
                 if bad:
                     raise ModelCorrupt(f"{self.path.name}: {key}", f"{value}", "convert it again")
 
+    def _check_whole(self, metadata: dict[str, Any]) -> None:
+        """Refuse a part of a model; only the first one says what the model is."""
+        part, parts = metadata.get("split.no"), metadata.get("split.count", 1)
+        if parts not in (0, 1):
+            found = f"part {part + 1} of {parts}" if isinstance(part, int) else f"one of {parts} parts"
+            raise ModelUnsupported(self.path.name, found, "join them: llama-gguf-split --merge FIRST OUT")
+
     def _check_kind(self, metadata: dict[str, Any], architecture: str) -> None:
         """Refuse what is sound and yet not for us."""
-        if metadata.get("split.count", 1) not in (0, 1):
-            parts = metadata["split.count"]
-            raise ModelUnsupported(
-                self.path.name, f"one of {parts} parts", "join them: llama-gguf-split --merge FIRST OUT"
-            )
         scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
         if scaling not in ROPE_SCALINGS:
             raise ModelUnsupported(self.path.name, f"RoPE scaling {scaling!r}", "known: " + ", ".join(ROPE_SCALINGS))

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from amalia_edge.console import megabytes
+from amalia_edge.console import megabytes, plain
 from amalia_edge.gguf import BLOCKS, Array, Header
 
 EXAMPLE = 8192  # tokens; the context whose cost is told
@@ -173,11 +173,6 @@ def template_lines(header: Header) -> Iterator[str]:
     template = header.metadata.get(TEMPLATE)
     for line in template.split("\n") if isinstance(template, str) else ():
         yield plain(line)
-
-
-def plain(text: str) -> str:
-    """Replace what is no printable letter, so that nothing in a file steers a terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def _short(value: object) -> str:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / room) for room in ("edge", "convert", "kernels_bench")]
 
-from amalia_convert.levels import LEVELS, BlockType, find_level  # noqa: E402
+from amalia_convert.blocks import BlockType  # noqa: E402
+from amalia_convert.level_table import find_level  # noqa: E402
+from amalia_convert.levels import LEVELS  # noqa: E402
 from amalia_convert.recipe import Geometry, Recipe, Tensor, choose_blocks  # noqa: E402
 from amalia_edge import native  # noqa: E402
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from amalia_convert.conversion import ConvertConfig, convert
+from amalia_convert.level_table import level_table
 from amalia_convert.receipt import Receipt
-from amalia_convert.recipe import level_table
 from checkpoints import CHECKPOINTS, Tiny, write_checkpoint
 
 # Any checkpoint can be converted to these; Q1_0 refuses rows that are no multiple of 128, as llama-quantize does.

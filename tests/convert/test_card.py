@@ -1,5 +1,6 @@
 """`general.*` follows the conventions, from the model card first and the source's name where the card is silent."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def test_amalia_is_recognised_by_its_name(checkpoint: Path) -> None:
     assert entries["name"] == "AMALIA 9B 0626 DPO" and entries["basename"] == "AMALIA"
     assert (entries["size_label"], entries["finetune"], entries["version"]) == ("9B", "DPO", "0626")
     assert entries["source.repo_url"] == "https://huggingface.co/amalia-llm/AMALIA-9B-0626-DPO"
+
+
+@pytest.mark.parametrize(("told", "expected"), [
+    ({"repetition_penalty": 1.5}, 1.5), ({"repetition_penalty": 1.5, "penalty_repeat": 1.25}, 1.25), ({}, None),
+])  # fmt: skip
+def test_transformers_repetition_penalty_is_kept(
+    checkpoint: Path, told: dict[str, float], expected: float | None
+) -> None:
+    (checkpoint / "generation_config.json").write_text(json.dumps(told), "utf-8")
+    assert describe(checkpoint).get("sampling.penalty_repeat") == expected
 
 
 def test_the_embedded_checkpoint_is_called_fadinho(checkpoint: Path) -> None:

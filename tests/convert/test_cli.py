@@ -79,6 +79,20 @@ def test_types_of_single_tensors_can_be_chosen(checkpoint: Path, tmp_path: Path)
     assert options == {"tensor_types": ["ffn_up=q4_0"], "output_type": "f16", "embedding_type": "q5_0"}
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--tensor-type", "atn_v=q6_k"], "--tensor-type atn_v=Q6_K: is found in no tensor's name"),
+        (["--tensor-type", "attn_v=q6_k", "--to", "F16,BF16"], "--tensor-type: has no effect on F16, BF16"),
+        (["--output-type", ""], "block type '': there is no such type"),
+        (["--embedding-type", ""], "block type '': there is no such type"),
+    ],
+)
+def test_an_option_without_effect_is_refused(checkpoint: Path, words: list[str], found: str) -> None:
+    refusal = CliRunner().invoke(convert, [str(checkpoint), "--dry-run", *words]).exception
+    assert isinstance(refusal, UsageError) and str(refusal).startswith(found)
+
+
 def test_a_stored_model_is_called_by_name_in_what_to_type_next(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

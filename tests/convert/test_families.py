@@ -200,6 +200,13 @@ def test_qwen2_names_a_head_s_length_only_with_the_configuration(tmp_path: Path)
     assert not [key for key in described(folder) if "length" in key and "attention" in key]
 
 
+def test_qwen3_s_heads_have_128_weights_where_nothing_says_how_many(tmp_path: Path) -> None:
+    tiny = Tiny(layers=1, heads=3, heads_kv=1, head_dim=128, architecture="Qwen3ForCausalLM")
+    folder = write_checkpoint(tmp_path / "odd", tiny)
+    write_json(folder / "config.json", config(tiny) | {"head_dim": None})
+    assert mapped_names(folder) and described(folder)["qwen3.attention.key_length"] == 128
+
+
 def test_heads_of_another_length_do_not_fit_qwen2(tmp_path: Path) -> None:
     tiny = Tiny(layers=1, head_dim=32, vocabulary=464, architecture="Qwen2ForCausalLM")
     with pytest.raises(CheckpointIncomplete, match=r"q_proj\.weight is \[128, 256\], .* makes it \[256, 256\]"):

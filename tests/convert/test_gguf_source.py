@@ -10,7 +10,7 @@ import pytest
 
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.gguf_source import LISTED, model_name, open_gguf
-from amalia_convert.levels import find_level
+from amalia_convert.level_table import find_level
 from amalia_convert.plan import plan_output
 from amalia_convert.recipe import Recipe
 from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUnsupported

@@ -191,6 +191,17 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(still: Path, text: Pat
     assert read_imatrix(out).values
 
 
+@pytest.mark.parametrize("name", ["model.gguf", "mar.txt", "link.gguf", "../{}/model.gguf"])
+def test_what_is_read_is_never_replaced(still: Path, text: Path, tmp_path: Path, name: str) -> None:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(still.read_bytes())
+    (tmp_path / "link.gguf").symlink_to(model)
+    out = tmp_path / name.format(tmp_path.name)
+    with pytest.raises(UsageError, match="is the model, or a text that is read; name another --out"):
+        collect_imatrix(ImatrixConfig(str(model), (text,), out, replace=True, chunk_size=SIZE, threads=1))
+    assert (model.read_bytes(), text.read_text("utf-8")) == (still.read_bytes(), TEXT)
+
+
 @pytest.mark.parametrize(
     ("out", "kind", "message"),
     [

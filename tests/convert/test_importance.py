@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import hashlib
 import struct
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def test_another_reader_finds_llama_imatrixs_keys_and_tensors_in_its_order(tmp_p
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     write_imatrix(tmp_path / "i.gguf", collected())
     found = read_imatrix(tmp_path / "i.gguf")
-    assert (found.datasets, found.chunks, len(found.sha256)) == (("fado.txt", "mar.txt"), 3, 64)
+    assert (found.datasets, found.chunks) == (("fado.txt", "mar.txt"), 3)
+    assert found.sha256 == hashlib.sha256((tmp_path / "i.gguf").read_bytes()).hexdigest()
     expected = np.linspace(0, 1, 40).astype(np.float32) / np.float32(8)
     assert found.values["blk.9.ffn_down.weight"].tolist() == expected.tolist()
 
@@ -163,9 +165,20 @@ def test_the_old_format_is_refused_with_the_way_out(tmp_path: Path) -> None:
         read_imatrix(tmp_path / "imatrix.dat")
 
 
+def test_of_what_is_no_importance_data_nothing_but_the_header_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf")
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # a hole, of more bytes than any memory has
+    with pytest.raises(ModelCorrupt, match=r"no imatrix.datasets"):
+        read_imatrix(path)
+
+
 def test_a_file_that_changes_while_it_is_read_is_refused(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = read_header(whole, model=False)
-    longer = dataclasses.replace(header, file_size=header.file_size + 32)
+    beyond = tuple(dataclasses.replace(tensor, offset=header.file_size - 2) for tensor in header.tensors)
+    longer = dataclasses.replace(header, tensors=beyond)
     monkeypatch.setattr("amalia_convert.importance.read_header", lambda _path, model: longer)
     with pytest.raises(ModelCorrupt, match="it changed while it was read"):
         read_imatrix(whole)

@@ -5,8 +5,8 @@ import re
 import gguf
 import pytest
 
-from amalia_convert.levels import LEVELS, find_level
-from amalia_convert.recipe import level_table
+from amalia_convert.level_table import find_level, level_table
+from amalia_convert.levels import LEVELS
 from amalia_edge.errors import UsageError
 from amalia_edge.gguf import FILE_TYPES
 

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from amalia_convert.metadata import Metadata, boolean, float32, int32, string
-from amalia_convert.parity import DECOMPOSED, PREFIXED, check_parity
+from amalia_convert.metadata import Metadata, boolean, float32, int32, string, uint32
+from amalia_convert.parity import BEGINS, BEGINS_NOT, DECOMPOSED, NORMALIZED, PREFIXED, STRIPPED, check_parity
 from amalia_convert.parity_sample import PLAIN
 from amalia_edge.errors import ConvertError, ModelCorrupt
 from checkpoints import sentencepiece_model, tokenizer_config, write_json
-from tokenizer_files import byte_level_bpe, describe, write_byte_level_bpe, write_sentencepiece_json, write_vocabulary
+from tokenizer_files import (
+    byte_level_bpe,
+    describe,
+    train_sentencepiece,
+    write_byte_level_bpe,
+    write_sentencepiece_json,
+    write_vocabulary,
+)
 
 KEY = "tokenizer.ggml."
 Change = Callable[[Metadata], Metadata]
@@ -64,10 +71,51 @@ def test_a_model_whose_later_parts_have_no_space_is_warned_of(tmp_path: Path) ->
     assert check(tmp_path, size) == (PREFIXED,)
 
 
+def test_spaces_after_the_model_s_own_user_defined_pieces_are_warned_of(tmp_path: Path) -> None:
+    model = train_sentencepiece(
+        user_defined_symbols=["lisboeta"], normalization_rule_name="identity", remove_extra_whitespaces=False
+    )
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    assert check(tmp_path, 400) == (PREFIXED,)
+
+
 def test_the_configuration_overrules_the_model_on_the_space_first(tmp_path: Path) -> None:
     size = write_sentencepiece(tmp_path)
     write_json(tmp_path / "tokenizer_config.json", tokenizer_config() | {"add_prefix_space": True})
     assert check(tmp_path, size) == ()
+
+
+def test_text_that_only_the_tokenizer_normalizes_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train_sentencepiece())  # NFKC, and spaces taken away
+    assert check(tmp_path, 400) == (NORMALIZED,)
+
+
+def test_a_sentencepiece_model_for_lower_case_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train_sentencepiece(normalization_rule_name="nmt_nfkc_cf"))
+    with pytest.raises(ConvertError, match="libllama reads"):
+        check(tmp_path, 400)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_tokens_that_take_the_spaces_beside_them_are_warned_of(tmp_path: Path, file: str) -> None:
+    size = write_byte_level_bpe(tmp_path, "llama-bpe")
+    entry = {"id": 451, "content": "<|im_start|>", "special": True, "rstrip": True}
+    tokenizer = byte_level_bpe("llama-bpe")
+    tokenizer["added_tokens"][1] |= entry
+    added = {"added_tokens_decoder": {"451": entry}} if file == "tokenizer_config.json" else tokenizer
+    write_json(tmp_path / file, added)
+    assert STRIPPED.format("'<|im_start|>'") in check(tmp_path, size)
+
+
+def test_a_token_first_that_only_the_tokenizer_puts_is_warned_of(tmp_path: Path) -> None:
+    size = write_byte_level_bpe(tmp_path, "llama-bpe")
+    assert check(tmp_path, size, lambda entries: {KEY + "add_bos_token": boolean(False)}) == (BEGINS,)
+
+
+def test_a_token_first_that_only_the_file_puts_is_warned_of(tmp_path: Path) -> None:
+    size = write_byte_level_bpe(tmp_path, "gpt-2")
+    begins = {KEY + "add_bos_token": boolean(True), KEY + "bos_token_id": uint32(450)}
+    assert check(tmp_path, size, lambda entries: begins) == (BEGINS_NOT,)
 
 
 def test_one_score_for_all_tokens_is_refused(tmp_path: Path) -> None:
@@ -125,6 +173,15 @@ def test_a_file_the_tokenizers_library_refuses_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "tokenizer.json", byte_level_bpe("qwen2") | {"decoder": {"type": "Nenhum"}})
     with pytest.raises(ModelCorrupt, match=r"tokenizer\.json: the tokenizers library cannot read it"):
         check_parity(path, tmp_path)
+
+
+def test_a_text_the_tokenizers_library_cannot_encode_is_named(tmp_path: Path) -> None:
+    file = byte_level_bpe("gpt-2")
+    del file["model"]["vocab"]["ĉ"]  # the tabulator
+    file["model"]["unk_token"] = "<none>"
+    write_json(tmp_path / "tokenizer.json", file)
+    with pytest.raises(ModelCorrupt, match=r"tokenizer\.json: the tokenizers library cannot encode '\\t"):
+        check(tmp_path, 453)
 
 
 def test_the_sample_is_composed_and_has_the_awkward_cases() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amalia_convert.blocks import BlockType
 from amalia_convert.checkpoint import Piece
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.families import MappedTensor
-from amalia_convert.levels import LEVELS, BlockType
+from amalia_convert.levels import LEVELS
 from amalia_convert.plan import OutputPlan, PlannedTensor
 from amalia_convert.quantize import Quantizer, Settings, Tally, run_all, widen
 from amalia_convert.shard import StoredTensor

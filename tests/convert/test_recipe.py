@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from amalia_convert.blocks import BlockType
 from amalia_convert.levels import LEVELS
-from amalia_convert.recipe import UNTOUCHED, Geometry, Recipe, Tensor, choose_blocks, parse_tensor_type
+from amalia_convert.recipe import (
+    UNTOUCHED,
+    Geometry,
+    Recipe,
+    Tensor,
+    check_tensor_types,
+    choose_blocks,
+    parse_tensor_type,
+)
 from amalia_edge.errors import ModelUnsupported, Unquantizable, UsageError
 
 from .oracle import chosen_types, quantize_by
@@ -260,3 +268,18 @@ def test_a_tensor_type_that_is_none_is_refused(text: str, found: str) -> None:
 def test_any_text_is_a_tensor_type_or_a_usage_error(text: str) -> None:
     with contextlib.suppress(UsageError):
         parse_tensor_type(f"{text}=q8_0")
+
+
+def test_a_pattern_in_no_tensor_s_name_is_refused() -> None:
+    names, types = ["blk.0.attn_v.weight"], (("attn_v", B.Q6_K), ("attn_w", B.Q5_K))
+    check_tensor_types(types[:1], [LEVELS["Q4_K_M"]], names)
+    with pytest.raises(UsageError, match="--tensor-type attn_w=Q5_K: is found in no tensor's name"):
+        check_tensor_types(types, [LEVELS["Q4_K_M"]], names)
+
+
+def test_a_tensor_type_where_no_level_quantizes_is_refused() -> None:
+    names, types = ["blk.0.attn_v.weight"], (("attn_v", B.Q6_K),)
+    check_tensor_types(types, [LEVELS["F16"], LEVELS["Q8_0"]], names)
+    check_tensor_types((), [LEVELS["F16"]], names)
+    with pytest.raises(UsageError, match="--tensor-type: has no effect on F16, BF16; leave it out"):
+        check_tensor_types(types, [LEVELS["F16"], LEVELS["BF16"]], names)

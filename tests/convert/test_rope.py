@@ -50,6 +50,11 @@ def test_yarn_s_fine_tuning_is_kept_where_it_is_told() -> None:
     assert [keys[f"rope.scaling.yarn_beta_{name}"].content for name in ("fast", "slow")] == [16, 2]
 
 
+def test_a_null_attention_factor_means_none() -> None:
+    keys = rope(rope_scaling=SCALINGS["yarn"] | {"attention_factor": None, "attn_factor": 9}).keys
+    assert "rope.scaling.yarn_attn_factor" not in keys
+
+
 def test_the_original_context_may_stand_outside_the_scaling() -> None:
     scaling = {"type": "yarn", "factor": 2.0}
     keys = rope(rope_scaling=scaling, original_max_position_embeddings=4096).keys

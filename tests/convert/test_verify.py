@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from amalia_convert.cli import verify
 from amalia_convert.receipt import FORMAT, Receipt, receipt_path, write_receipt
 from amalia_convert.verify import AHEAD, PIECE, SCALES, Verification, faulty_blocks, verify_file
+from amalia_edge.cli import run_door
 from amalia_edge.errors import AmaliaError, ModelCorrupt, ModelNotFound, ModelUnsupported
 from amalia_edge.gguf import BLOCKS, read_header
 from amalia_edge.native import library
@@ -252,7 +253,7 @@ def test_an_empty_token_has_the_name_libllama_gives_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("template", ["{% if %}", "{{", "{% endfor %}", "{{ " + "(" * 5000])
 def test_a_template_that_does_not_parse_is_found(tmp_path: Path, template: str) -> None:
     path = tiny_model(tmp_path / "a.gguf", kind="Q8_0", template=template)
-    with pytest.raises(ModelCorrupt, match=r"tokenizer\.chat_template: ."):
+    with pytest.raises(ModelCorrupt, match=r"tokenizer\.chat_template: .*; use amalia run --raw, or"):
         verify_file(path).raise_faults()
 
 
@@ -343,3 +344,19 @@ def test_json_is_one_object_with_every_check(copy: Path) -> None:
     told = json.loads(CliRunner().invoke(verify, [str(copy), "--json"]).stdout)["result"]
     assert (told["file"], told["sha256"]) == (str(copy), verify_file(copy).sha256)
     assert [check["outcome"] for check in told["checks"]] == ["passed"] * 6
+
+
+def test_json_of_a_faulty_file_names_every_fault(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with copy.open("ab") as file:
+        file.write(b"x" * 64)
+    assert run_door(["verify", str(copy), "--json"]) == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "64 bytes after the last tensor; copy.gguf: SHA-256 is" in error["found"]
+    assert set(error) == {"code", "where", "found", "advice"}
+
+
+def test_a_failed_check_does_not_say_that_all_is_well(copy: Path) -> None:
+    with copy.open("ab") as file:
+        file.write(b"x" * 64)
+    size = verify_file(copy).as_dict()["checks"][1]
+    assert size["outcome"] == "failed" and "none too many" not in size["found"] and "64 bytes after" in size["found"]

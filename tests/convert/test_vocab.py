@@ -1,6 +1,5 @@
 """The vocabulary libllama reads from our GGUF gives the ids SentencePiece gives."""
 
-import io
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.vocab import describe_vocabulary
 from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUnsupported
 from checkpoints import PORTUGUESE, Tiny, sentencepiece_model, tokenizer_config, write_checkpoint, write_json
-from tokenizer_files import describe, sentencepiece_json
+from tokenizer_files import describe, sentencepiece_json, train_sentencepiece, write_vocabulary
 
 from .conftest import Converted
 from .oracle import open_vocabulary, tokenize
@@ -41,15 +40,11 @@ def test_token_ids_are_sentencepiece_s(converted: Converted, text: str) -> None:
 
 def test_a_model_that_puts_a_space_first_keeps_doing_so(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "prefixed", Tiny(layers=1, feed_forward=64, hidden=64, heads=2, head_dim=32))
-    buffer = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(PORTUGUESE.splitlines()), model_writer=buffer, model_type="bpe", vocab_size=400,
-        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
-    )  # fmt: skip
-    (folder / "tokenizer.model").write_bytes(buffer.getvalue())
+    model = train_sentencepiece(normalization_rule_name="identity", remove_extra_whitespaces=False)
+    (folder / "tokenizer.model").write_bytes(model)
     write_json(folder / "tokenizer_config.json", {"add_bos_token": True})  # silent about the space
     (receipt,) = convert(ConvertConfig(str(folder), ("F16",), tmp_path))
-    processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     with open_vocabulary(tmp_path / receipt.output) as vocabulary:
         for text in ("Bom dia, avó!", "a  b"):
             assert tokenize(vocabulary, text) == processor.encode(text)
@@ -102,7 +97,9 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(checkpoint: Path) -> N
 
 def test_an_added_token_beyond_the_embedding_is_refused(checkpoint: Path) -> None:
     write_json(checkpoint / "added_tokens.json", {"<novo>": 416})
-    with pytest.raises(CheckpointIncomplete, match="token 416"):
+    with pytest.raises(
+        CheckpointIncomplete, match=r"adds the token 416, '<novo>'.*remove '<novo>' from added_tokens\.json"
+    ):
         describe_vocabulary(open_checkpoint(checkpoint), 416)
 
 
@@ -119,6 +116,46 @@ def test_what_is_no_sentencepiece_model_is_refused(checkpoint: Path) -> None:
         describe_vocabulary(open_checkpoint(checkpoint), 416)
 
 
+def test_a_sentencepiece_model_of_no_bytes_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(ModelCorrupt, match="not a SentencePiece model"):
+        describe(checkpoint, 416)
+
+
+@pytest.mark.parametrize(("found", "words"), [("ç", "piece [0-9]+ is not UTF-8"), ("çé", "not a SentencePiece model")])
+def test_pieces_that_are_not_utf_8_are_refused(checkpoint: Path, found: str, words: str) -> None:
+    model = sentencepiece_model()
+    for letter in found:  # the second time SentencePiece itself says so, in a message that is not UTF-8 either
+        model = model.replace(letter.encode(), b"\xff\xfe")
+    (checkpoint / "tokenizer.model").write_bytes(model)
+    with pytest.raises(ModelCorrupt, match=words):
+        describe(checkpoint, 416)
+
+
+def test_a_unigram_model_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer.model").write_bytes(train_sentencepiece(model_type="unigram", vocab_size=340))
+    with pytest.raises(ModelUnsupported, match="a unigram model, and libllama merges by BPE"):
+        describe(checkpoint, 416)
+
+
+def test_user_defined_pieces_of_the_model_are_recognised(tmp_path: Path) -> None:
+    model = train_sentencepiece(
+        user_defined_symbols=["lisboeta", "▁▁▁"], normalization_rule_name="identity", add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+    )  # fmt: skip
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    with open_vocabulary(write_vocabulary(tmp_path / "x.gguf", describe(tmp_path, 400))) as vocabulary:
+        for text in ("uma lisboeta", "lisboetas", "a    b"):
+            assert tokenize(vocabulary, text) == processor.encode(text)
+
+
+def test_a_user_defined_piece_that_means_control_is_not_recognised_in_text(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train_sentencepiece(user_defined_symbols=["<|im_start|>"]))
+    types = describe(tmp_path, 400)["tokenizer.ggml.token_type"].content
+    assert isinstance(types, tuple) and types[3] == 3
+
+
 def test_a_missing_tokenizer_is_said(checkpoint: Path) -> None:
     (checkpoint / "tokenizer.model").unlink()
     with pytest.raises(CheckpointIncomplete, match=r"no tokenizer\.model and no tokenizer\.json"):
@@ -132,12 +169,8 @@ def test_tokens_of_one_text_are_refused_because_libllama_aborts_on_them(checkpoi
 
 
 def test_a_model_without_byte_fallback_is_refused_because_libllama_aborts_on_its_texts(checkpoint: Path) -> None:
-    buffer = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(PORTUGUESE.splitlines()), model_writer=buffer, model_type="bpe", vocab_size=300,
-        minloglevel=2,
-    )  # fmt: skip
-    (checkpoint / "tokenizer.model").write_bytes(buffer.getvalue())
+    model = train_sentencepiece(byte_fallback=False, vocab_size=300)
+    (checkpoint / "tokenizer.model").write_bytes(model)
     with pytest.raises(ModelUnsupported, match="no token for the byte 0x00"):
         describe(checkpoint, 416)
 

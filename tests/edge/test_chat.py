@@ -74,11 +74,20 @@ def test_begin_is_not_written_twice(model: Model) -> None:
     assert encode(user("a"), "{{ bos_token }}{{ messages[0]['content'] }}", model.vocabulary)[:2].count(1) == 1
 
 
+def test_a_block_that_marks_what_an_assistant_says_is_passed_through(model: Model) -> None:
+    content = "{{ message['content'] }}"
+    marked = TEMPLATE.replace(content, f"{{% generation %}}{content}{{% endgeneration %}}")
+    assert encode(user("olá"), marked, model.vocabulary) == encode(user("olá"), TEMPLATE, model.vocabulary)
+    within = "{% for m in messages %}{% generation %}{% set x = 1 %}{% if x %}{% break %}{% endif %}{% endgeneration %}"
+    assert render(within + "{% endfor %}!", user("olá"), "", "") == "!"
+
+
 @pytest.mark.parametrize(("template", "error"), [
     ("{{ raise_exception('only users') }}", UsageError),
     ("{{ messages.__class__.__mro__ }}", ModelUnsupported),
     ("{% for x in range(10**9) %}aaaaaaaaaaaaaaaa{% endfor %}", ModelUnsupported),
     ("{% endfor %}", ModelUnsupported),
+    ("{% generation %}", ModelUnsupported),
     ("{{ 1 // 0 }}", ModelUnsupported),
     ("{{ '{}'.format() }}", ModelUnsupported),
     ("{{ 'a' * 10**13 }}", ModelUnsupported),

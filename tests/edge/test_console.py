@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from amalia_edge.console import emit, emit_failure, megabytes, progress
+from amalia_edge.console import emit, emit_failure, megabytes, plain, progress
 from amalia_edge.errors import DoesNotFit
 
 
@@ -27,3 +27,7 @@ def test_no_bar_is_drawn_when_nobody_watches(capsys: pytest.CaptureFixture[str])
 
 def test_sizes_are_said_in_decimal_units() -> None:
     assert (megabytes(15_219_184), megabytes(5.58e9)) == ("15.2 MB", "5.58 GB")
+
+
+def test_nothing_in_a_file_steers_a_terminal() -> None:
+    assert plain("olá\x1b[2J\n\u202e") == "olá\ufffd[2J\ufffd\ufffd"

@@ -135,6 +135,13 @@ def test_what_we_do_not_run_is_unsupported(wrote: Callable[[bytes], Path]) -> No
             read_header(wrote(content))
 
 
+@pytest.mark.parametrize("first", [[ARCHITECTURE], []], ids=["the first", "another"])
+def test_a_part_of_a_model_says_which_one_it_is(first: list[bytes], wrote: Callable[[bytes], Path]) -> None:
+    split = [key("split.no", 2, struct.pack("<H", 1)), key("split.count", 2, struct.pack("<H", 3))]
+    with pytest.raises(ModelUnsupported, match="part 2 of 3; join them"):
+        read_header(wrote(built([*first, *split])))
+
+
 @given(some.binary(max_size=400))
 def test_random_bytes_give_nothing_but_our_errors(tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
     path = tmp_path_factory.mktemp("random") / "x.gguf"
