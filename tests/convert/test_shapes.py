@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from amalia_convert.conversion import ConvertConfig, open_draft, plan_outputs
+from amalia_convert.conversion import ConvertConfig, prepare
 from amalia_convert.plan import OutputPlan
-from amalia_convert.source import find_source
 
 SHAPES = Path(__file__).parents[1] / "shapes"
 # Gigabytes as the Hub's file listings round them; what is under a gigabyte there is in megabytes.
@@ -41,8 +40,7 @@ def plan_shape(name: str, levels: tuple[str, ...], folder: Path) -> list[OutputP
     """Plan from a configuration alone, as `amalia convert NAME/config.json --dry-run` does."""
     (folder / name).mkdir()
     (folder / name / "config.json").write_bytes((SHAPES / f"{name}.json").read_bytes())
-    source = find_source(str(folder / name / "config.json"))
-    return plan_outputs(ConvertConfig(str(source.path), levels), source, open_draft(source))
+    return list(prepare(ConvertConfig(str(folder / name / "config.json"), levels)).outputs)
 
 
 @pytest.mark.parametrize("name", SIZES)
