@@ -32,13 +32,17 @@ def model_name(path: Path) -> str:
 def open_gguf(path: Path) -> Draft:
     """Read the headers of a 16-bit GGUF and of all its parts; no weight is read."""
     parts = _parts(path)
+    stamps = [LocalFile(part).stamp for part in parts]  # before the headers: what changes from now on is noticed
     headers = [read_header(part, model=len(parts) == 1) for part in parts]
     for number, header in enumerate(headers):
         told = header.metadata.get("split.no", 0), header.metadata.get("split.count", 1) or 1
         if told != (number, len(parts)):
             found = f"calls itself part {told[0]} of {told[1]}, and lies in the place of {number} of {len(parts)}"
             raise ModelCorrupt(str(header.path), found, _NAMES)
-    shards = tuple(Shard(LocalFile(header.path), tuple(_tensors(header))) for header in headers)
+    shards = tuple(
+        Shard(LocalFile(header.path), tuple(_tensors(header)), stamp)
+        for header, stamp in zip(headers, stamps, strict=True)
+    )
     stored = [tensor for shard in shards for tensor in shard.tensors]
     if len({tensor.name for tensor in stored}) != len(stored):
         raise ModelCorrupt(str(path), "two parts hold a tensor of one name", "take the parts from one model")

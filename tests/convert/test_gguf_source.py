@@ -1,5 +1,6 @@
 """A 16-bit GGUF, whole or in parts, gives the bytes its checkpoint gives."""
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import gguf
 import numpy as np
 import pytest
 
+from amalia_convert.checkpoint import Piece
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.gguf_source import LISTED, model_name, open_gguf
 from amalia_convert.level_table import find_level
 from amalia_convert.plan import plan_output
+from amalia_convert.quantize import Quantizer
 from amalia_convert.recipe import Recipe
 from amalia_edge.errors import CheckpointIncomplete, ModelCorrupt, ModelUnsupported
 
@@ -170,6 +173,21 @@ def test_a_part_under_another_one_s_name_is_refused(precise: Path, tmp_path: Pat
     third.write_bytes(second.read_bytes())
     with pytest.raises(ModelCorrupt, match="part 1 of 3"):
         open_gguf(first)
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(
+    precise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, work = tmp_path / "model-F16.gguf", Quantizer.__call__
+    path.write_bytes(precise.read_bytes())
+
+    def touch(self: Quantizer, piece: Piece) -> tuple[int, int]:
+        os.utime(path, ns=(1, 1))
+        return work(self, piece)
+
+    monkeypatch.setattr(Quantizer, "__call__", touch)
+    with pytest.raises(ModelCorrupt, match="changed while it was read"):
+        convert(ConvertConfig(str(path), ("Q8_0",), tmp_path / "out"))
 
 
 def test_a_quantized_file_is_no_source(converted: Converted) -> None:
