@@ -47,11 +47,15 @@ class Batch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        stopped = [target.place.parent for target in self.open if target.noted and isinstance(error, STOPS)]
         for target in self.open:
             if target.sealed or isinstance(error, STOPS):
                 target.leave()
             else:
                 target.remove()
+        if stopped:
+            told = f"Stopped. The same command goes on; to give up, remove the .partial and .journal files in {stopped[0]}."
+            console.err.print(told, markup=False)
 
     def seal(self, mark: Mark, threads: int) -> None:
         """Read everything back, and note that it is whole."""

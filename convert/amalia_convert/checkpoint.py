@@ -277,7 +277,7 @@ def _shard_files(folder: Path, weights: dict[str, File] | None) -> list[File]:
     if missing == [SINGLE]:
         names = [*weights, *(path.name for path in folder.glob("*.bin"))]
         torch = "; pytorch .bin weights are programs, and not opened" if any(n.endswith(".bin") for n in names) else ""
-        raise CheckpointIncomplete(str(folder), f"no {SINGLE} and no {INDEX}{torch}", "download the weights")
+        raise CheckpointIncomplete(str(folder), f"no {SINGLE} and no {INDEX}{torch}", "download the .safetensors")
     if missing:
         more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
         found = f"shards missing: {', '.join(missing[:LISTED])}{more}"

@@ -18,6 +18,7 @@ from amalia_edge.console import plain
 from amalia_edge.errors import UsageError
 from amalia_edge.store import find, models_folder
 
+WIDE = 250  # columns of a table that is not folded, whatever the terminal
 _DEFAULTS = ConvertConfig("")
 
 
@@ -81,7 +82,7 @@ def _show(config: ConvertConfig, receipts: list[Receipt]) -> None:
     console.out.print(table)
     for warning in receipts[0].warnings:
         console.err.print(f"warning: {warning}", markup=False)
-    console.out.print(f"In {config.folder}. Next:", markup=False)
+    console.out.print(f"In {config.folder}\nNext:", markup=False)
     stem, level = Path(receipts[-1].output).stem, receipts[-1].level
     stored = config.out is None or config.out.resolve() == models_folder().resolve()
     name = f"{stem.removesuffix(f'-{level}')}:{level}" if stored else str(config.folder / receipts[-1].output)
@@ -112,12 +113,14 @@ def _show_forecast(found: Forecast, as_json: bool) -> None:
         tensors.add_row(
             Text(plain(same[0].name)), shape, *(f"{tensor.block.name} {tensor.nbytes:>11,}" for tensor in same)
         )
-    console.out.print(tensors)
+    console.out.print(
+        tensors, width=WIDE, crop=False
+    )  # a name or a number that is folded can be neither read nor copied
     files = _table("file", "bytes", "", "bits per weight")
     for output in found.outputs:
         bits = f"{output.bits_per_weight:.2f}"
         files.add_row(output.path.name, f"{output.nbytes:,}", console.megabytes(output.nbytes), bits)
-    console.out.print(files)
+    console.out.print(files, width=WIDE, crop=False)
     if not found.whole:
         console.out.print("From the configuration alone: without the vocabulary, which takes some MB more.")
     lines = {

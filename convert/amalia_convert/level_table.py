@@ -1,5 +1,6 @@
 """The levels as a person chooses among them: by name, by their bits per weight, by what they need."""
 
+import difflib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +29,8 @@ def find_level(name: str) -> Level:
     level = LEVELS.get(_ALIASES.get(capitals, capitals))
     if level is None:
         listed = ", ".join(f"{row.name} {row.bits_per_weight:.2f}" for row in level_table())
-        raise UsageError(f"--to {name[:40]}", "there is no such level", f"levels, with bits per weight: {listed}")
+        near = "".join(f"did you mean {one}? " for one in difflib.get_close_matches(capitals[:40], LEVELS, n=1))
+        raise UsageError(f"--to {name[:40]}", "there is no such level", f"{near}levels, with bits per weight: {listed}")
     return level
 
 

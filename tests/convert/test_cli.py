@@ -40,6 +40,8 @@ def test_the_default_level_goes_to_the_models_folder(
 def test_an_unknown_level_is_our_error(checkpoint: Path) -> None:
     result = CliRunner().invoke(convert, [str(checkpoint), "--to", "Q9"])
     assert isinstance(result.exception, UsageError) and "Q4_K_M" in result.exception.advice
+    misspelt = CliRunner().invoke(convert, [str(checkpoint), "--to", "Q4_KM"]).exception
+    assert isinstance(misspelt, UsageError) and misspelt.advice.startswith("did you mean Q4_K_M?")
 
 
 def test_levels_are_listed_with_their_bits_and_when_to_choose_them() -> None:

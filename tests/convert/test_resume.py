@@ -334,6 +334,17 @@ def test_ctrl_c_while_reading_back_does_not_wait_for_the_end(
         run(checkpoint, tmp_path / "out", "Q8_0")
 
 
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as stopping:
+        stop_at(stopping, Target, "hash", 0, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoint, tmp_path / "out", "Q8_0")
+    assert "The same command goes on" in capsys.readouterr().err
+    assert {name[0] for name in names(tmp_path / "out")} == {"."}
+
+
 def test_a_mark_cut_short_is_as_if_it_were_not_there() -> None:
     marks = [Mark(done=5, hashes={"a": "b"}), Mark(done=9, prefix="c", faults={"t": (1, 2)})]
     content = first_line("key") + b"".join(map(mark_line, marks))
