@@ -15,7 +15,7 @@ from amalia_convert.plan import Draft, OutputPlan, disk_needed
 from amalia_convert.quantize import rows_per_piece
 from amalia_convert.source import RemoteFile
 from amalia_convert.writer import existing_folder
-from amalia_edge.native import quantize_rows
+from amalia_edge.quantizer import quantize_rows
 
 RESIDENT = 110_000_000  # bytes: Python, numpy, libggml, the vocabulary; measured with 128,000 tokens
 SAMPLE = (64, 2048)  # weights that are quantized to see how fast this machine is

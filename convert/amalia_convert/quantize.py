@@ -15,7 +15,7 @@ from amalia_convert.journal import Faults
 from amalia_convert.plan import OutputPlan, PlannedTensor
 from amalia_convert.writer import Target
 from amalia_edge.errors import ModelCorrupt, Unquantizable
-from amalia_edge.native import quantize_rows
+from amalia_edge.quantizer import quantize_rows
 
 PIECE_WEIGHTS = 1 << 20  # 4 MiB as f32: it stays in a core's cache share, and a bar moves smoothly
 

@@ -22,6 +22,7 @@ from train import BOS, NOT_SCORED, read
 
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_edge import native
+from amalia_edge.context import Context
 from amalia_edge.engine import Piece
 from amalia_edge.model import LoadConfig, Model
 from amalia_edge.sampler import SamplingConfig
@@ -88,7 +89,7 @@ def compare(folder: Path, gguf: Path, text: str) -> Agreement:
 
 
 def _logits(model: Model, ids: list[int]) -> Iterator[np.ndarray]:
-    context = native.Context(model.pointer, len(ids), model.threads, model.config)
+    context = Context(model.pointer, len(ids), model.threads, model.config)
     for place, token in enumerate(ids):
         context.decode([token], place)
         row = native.library().llama_get_logits_ith(context.pointer, -1)

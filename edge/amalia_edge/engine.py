@@ -11,7 +11,7 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from amalia_edge import native
+from amalia_edge.context import Context
 from amalia_edge.errors import Busy, ContextFull, UsageError
 from amalia_edge.sampler import Sampler, SamplingConfig
 from amalia_edge.text import TextStream
@@ -76,7 +76,7 @@ class Engine:
     def __init__(self, model: Loaded) -> None:
         self._model = model
         self.context = model.context
-        self._state = native.Context(model.pointer, model.context, model.threads, model.config)
+        self._state = Context(model.pointer, model.context, model.threads, model.config)
         self._chunk = min(model.config.micro_batch, model.config.batch, self.context)  # so that a step is short
         self._active: Sequence | None = None
         self._held: list[int] = []  # the ids whose keys and values the context still holds

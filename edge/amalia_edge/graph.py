@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalia_edge import native
+from amalia_edge.context import Context
 from amalia_edge.errors import LibraryMissing
 from amalia_edge.model import Model
 
@@ -54,7 +55,7 @@ class Observer(Protocol):
         """Take the rows (tokens, columns) that meet a weight; the array is the observer's to keep."""
 
 
-class WatchedContext(native.Context):
+class WatchedContext(Context):
     """A context whose multiplications an observer sees; its exceptions, and Ctrl-C, come out of `decode`."""
 
     def __init__(self, model: Model, size: int, observer: Observer) -> None:

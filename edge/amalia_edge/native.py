@@ -22,11 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from amalia_edge.decision import VERSION
-from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing, ModelCorrupt, ModelUnsupported, Unquantizable
+from amalia_edge.errors import LibraryMissing, ModelCorrupt, ModelUnsupported
 
 log = logging.getLogger("amalia.native")
 interrupts: list[BaseException] = []  # Ctrl-C that arrived while C was calling us
@@ -36,10 +33,7 @@ CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}  # enum ggm
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1, "0": 0, "1": 1}  # enum llama_flash_attn_type
 LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}  # enum ggml_log_level
 DEVICE_KINDS = ("cpu", "gpu", "integrated-gpu", "accelerator", "meta")  # enum ggml_backend_dev_type
-DECODE_CODES = {1: "no room left in the context", 2: "aborted", -1: "an invalid batch"}
 MAX_THREADS = 512  # GGML_MAX_N_THREADS
-GRID_TYPES = (16, 17, 18, 19, 21, 22, 29)  # IQ1 to IQ3: their quantizers abort where a sum of x³ × importance overflows
-MOST_WEIGHT, MOST_IMPORTANT = 1e6, 1e15  # far beyond any model, and far from there
 
 
 class ThreadpoolParameters(ctypes.Structure):
@@ -184,88 +178,6 @@ def devices() -> list[BackendDevice]:
     return found
 
 
-def quantize_rows(
-    kind: int, rows: NDArray[np.float32], importance: NDArray[np.float32] | None = None
-) -> NDArray[np.uint8]:
-    """Quantize finite rows of f32 into blocks of ggml type `kind`, as llama-quantize does; releases the GIL."""
-    handle = library()._lib
-    rows = np.ascontiguousarray(rows, np.float32)
-    count, columns = rows.shape
-    weights = None if importance is None else np.ascontiguousarray(importance, np.float32)
-    for found in _hazards(kind, rows, weights):
-        raise Unquantizable(f"ggml type {kind}", found, "choose another type for the tensor")
-    blocks = np.empty((count, handle.ggml_row_size(kind, columns)), np.uint8)
-    address = None if weights is None else weights.ctypes.data
-    own, source, target = _own_quantizer(), rows.ctypes.data, blocks.ctypes.data
-    written = own(kind, source, target, count, columns, address) if own else 0
-    written = written or handle.ggml_quantize_chunk(kind, source, target, 0, count, columns, address)
-    if written != blocks.nbytes:
-        raise ModelCorrupt("ggml_quantize_chunk", f"wrote {written} bytes, wanted {blocks.nbytes}", "report this")
-    return blocks
-
-
-def _hazards(kind: int, rows: NDArray[np.float32], importance: NDArray[np.float32] | None) -> Iterator[str]:
-    """Say what would make ggml's quantizers abort the process, or read beyond the importance data."""
-    handle, columns = library()._lib, rows.shape[1]
-    if columns % handle.ggml_blck_size(kind):
-        yield f"rows of {columns} weights are no whole blocks"
-    if importance is None and handle.ggml_quantize_requires_imatrix(kind):
-        yield "needs importance data"
-    if importance is not None and importance.shape != (columns,):
-        yield f"importance data of shape {importance.shape} for rows of {columns}"
-    if kind in GRID_TYPES and not np.abs(rows).max(initial=0) <= MOST_WEIGHT:
-        yield f"weights beyond {MOST_WEIGHT:g}"
-    if (
-        kind in GRID_TYPES
-        and importance is not None
-        and not 0 <= importance.min() <= importance.max() <= MOST_IMPORTANT
-    ):
-        yield f"importance below 0 or beyond {MOST_IMPORTANT:g}"
-
-
-@lru_cache(maxsize=1)
-def _own_quantizer() -> Any:
-    """Load quants.c, which gives ggml's bytes sooner; None in a llama-cpp-python that `amalia setup` did not build."""
-    path = library_folder() / f"libamalia-quants.{'dylib' if sys.platform == 'darwin' else 'so'}"
-    if not path.is_file():
-        return None
-    function = ctypes.CDLL(str(path)).amalia_quantize_rows
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    function.restype, function.argtypes = number, [ctypes.c_int32, pointer, pointer, number, number, pointer]
-    return function
-
-
-class Threadpool:
-    """Threads that wait between decodes instead of being started at each one."""
-
-    def __init__(self, threads: int) -> None:
-        handle = library()._lib
-        self._new = self._function("ggml_threadpool_new", ctypes.c_void_p, ctypes.POINTER(ThreadpoolParameters))
-        self._free = self._function("ggml_threadpool_free", None, ctypes.c_void_p)
-        parameters = handle.ggml_threadpool_params_default(threads)
-        self.pointer: int | None = self._new(ctypes.byref(parameters))
-        if not self.pointer:
-            raise DoesNotFit("threads", f"{threads} could not be started", "load with fewer --threads")
-
-    @staticmethod
-    def _function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-        """Ask the CPU backend itself for a function: right whether it is linked in or was loaded by path."""
-        handle = library()._lib
-        register = handle.ggml_backend_dev_backend_reg(handle.ggml_backend_dev_by_type(0))
-        address = handle.ggml_backend_reg_get_proc_address(register, name.encode())
-        if not address:
-            raise LibraryMissing(name, "not in this build of libggml", "run: amalia setup --rebuild")
-        return ctypes.CFUNCTYPE(result, *arguments)(address)
-
-    def attach(self, context: Any) -> None:
-        library()._lib.llama_attach_threadpool(context, self.pointer, self.pointer)
-
-    def close(self) -> None:
-        if self.pointer:
-            self._free(self.pointer)
-            self.pointer = None
-
-
 def open_model(path: Path, config: "ModelSettings", progress: Callable[[float], None] | None = None) -> Any:
     """Load a model file; its header must have been checked before."""
     bindings = library()
@@ -330,89 +242,6 @@ class ModelSettings(Protocol):
     def mapped(self) -> bool: ...
     @property
     def locked(self) -> bool: ...
-
-
-class ContextSettings(Protocol):
-    """What of a LoadConfig concerns a context."""
-
-    @property
-    def batch(self) -> int: ...
-    @property
-    def micro_batch(self) -> int: ...
-    @property
-    def cache_keys(self) -> str: ...
-    @property
-    def cache_values(self) -> str: ...
-    @property
-    def flash_attention(self) -> str: ...
-
-
-class Context:
-    """One llama context with its batch and its threads; `decode` is all that happens for a token."""
-
-    def __init__(self, model: Any, size: int, threads: int, config: ContextSettings, on_node: Any = None) -> None:
-        """Take a callback for every node of the graph as `on_node`, as graph.py makes it; whoever made it keeps it alive."""
-        bindings = self._library = library()
-        parameters = bindings.llama_context_default_params()
-        parameters.n_ctx, parameters.n_seq_max, parameters.kv_unified = size, 1, False
-        self._room = min(config.batch, size)
-        parameters.n_batch, parameters.n_ubatch = self._room, min(config.micro_batch, self._room)
-        parameters.n_threads = parameters.n_threads_batch = threads
-        parameters.type_k, parameters.type_v = CACHE_TYPES[config.cache_keys], CACHE_TYPES[config.cache_values]
-        parameters.flash_attn_type = FLASH_ATTENTION[config.flash_attention]
-        parameters.no_perf = True
-        if on_node is not None:
-            parameters.cb_eval = on_node
-        with reasons() as why:
-            self.pointer = bindings.llama_init_from_model(model, parameters)
-            if not self.pointer:
-                raise DoesNotFit(
-                    "context", f"{size} tokens: {why()}", "load with a smaller --ctx-size, or an f16 cache"
-                )
-        try:
-            self._threads = Threadpool(threads)
-        except BaseException:
-            bindings.llama_free(self.pointer)
-            raise
-        self._threads.attach(self.pointer)
-        self._memory = bindings.llama_get_memory(self.pointer)
-        self._batch = bindings.llama_batch_init(self._room, 0, 1)
-        as_array = np.ctypeslib.as_array
-        self._tokens = as_array(self._batch.token, (self._room,))
-        self._positions = as_array(self._batch.pos, (self._room,))
-        self._outputs = as_array(self._batch.logits, (self._room,))
-        as_array(self._batch.n_seq_id, (self._room,))[:] = 1
-        for index in range(self._room):
-            self._batch.seq_id[index][0] = 0
-
-    def decode(self, ids: list[int], start: int, *, every: bool = False) -> None:
-        """Read ids at the positions from `start` on; the logits after the last one are kept, or after every one."""
-        count = self._batch.n_tokens = len(ids)
-        if count == 1:
-            self._tokens[0], self._positions[0] = ids[0], start
-        else:
-            self._tokens[:count] = ids
-            self._positions[:count] = np.arange(start, start + count)
-            self._outputs[: count - 1] = every
-        self._outputs[count - 1] = 1
-        code = self._library.llama_decode(self.pointer, self._batch)
-        if code:
-            raise DecodeError("llama_decode", DECODE_CODES.get(code, f"code {code}"), "start the answer again")
-
-    def logits(self, count: int, vocabulary: int) -> NDArray[np.float32]:
-        """Give the logits (tokens, vocabulary) of a `decode` with `every`; they last until the next one."""
-        return np.ctypeslib.as_array(self._library.llama_get_logits(self.pointer), (count, vocabulary))
-
-    def truncate(self, keep: int) -> bool:
-        """Forget all positions from `keep` on; False where this kind of model cannot forget a part."""
-        return bool(self._library.llama_memory_seq_rm(self._memory, 0, keep, -1))
-
-    def close(self) -> None:
-        if self.pointer is not None:
-            self._library.llama_batch_free(self._batch)
-            self._library.llama_free(self.pointer)
-            self._threads.close()
-            self.pointer = None
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from amalia_bench.clock import Sample, settle
 from amalia_bench.machine import loaded_library, peak_memory
 from amalia_bench.speed import Case, Facts, SpeedConfig, Turn
 from amalia_edge import errors, native
+from amalia_edge.context import Context
 from amalia_edge.errors import AmaliaError, BenchError
 from amalia_edge.model import Model
 from amalia_edge.sampler import SamplingConfig
@@ -114,7 +115,7 @@ class LocalSubject:
         self._library = native.library()
         started = time.perf_counter()
         self._model = Model.open(path, dataclasses.replace(config.load, context=config.context))
-        self._bare: native.Context | None = None
+        self._bare: Context | None = None
         try:
             self._engine = self._model.engine
             load_s = time.perf_counter() - started
@@ -122,7 +123,7 @@ class LocalSubject:
                 self._generate(case if case.prompt else Case(generated=2))
             peak_rss = peak_memory()  # before the bare context, which no user of the engine has
             context = config.context - 1
-            self._bare = native.Context(self._model.pointer, context, self._model.threads, config.load)
+            self._bare = Context(self._model.pointer, context, self._model.threads, config.load)
             self._room = min(config.load.batch, context)
             for case in config.cases:
                 self._decode(case if case.prompt else Case(generated=1))

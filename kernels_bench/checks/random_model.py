@@ -23,7 +23,7 @@ from amalia_convert.blocks import BlockType  # noqa: E402
 from amalia_convert.level_table import find_level  # noqa: E402
 from amalia_convert.levels import LEVELS  # noqa: E402
 from amalia_convert.recipe import Geometry, Recipe, Tensor, choose_blocks  # noqa: E402
-from amalia_edge import native  # noqa: E402
+from amalia_edge.quantizer import quantize_rows  # noqa: E402
 
 POOL = 1 << 20  # weights quantized for each block type and row length
 CONTROL = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
@@ -75,7 +75,7 @@ class Pool:
         key = (block, columns)
         if key not in self._rows:
             weights = self._random.standard_normal((max(1, POOL // columns), columns), np.float32)
-            self._rows[key] = native.quantize_rows(int(block), weights / np.float32(columns**0.5))
+            self._rows[key] = quantize_rows(int(block), weights / np.float32(columns**0.5))
         pool = self._rows[key]
         start = int(self._random.integers(len(pool)))
         return pool[(np.arange(rows) + start) % len(pool)]

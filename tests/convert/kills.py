@@ -22,7 +22,7 @@ from checkpoints import Tiny
 # 200 million weights in three shards: some seconds of work, and several marks in the journal.
 TINY = Tiny(hidden=1024, feed_forward=4096, layers=10, heads=16, heads_kv=4, head_dim=64, vocabulary=20_000)
 LEVELS = "Q8_0,Q4_K_M"
-COMMAND = [sys.executable, "-c", "from amalia_edge.cli import main; main()", "convert"]
+COMMAND = [sys.executable, "-c", "from amalia_edge.cli.door import main; main()", "convert"]
 
 
 def start(folder: Path, out: Path) -> "subprocess.Popen[bytes]":

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from hub_server import HubServer
 
 NAME = "org/random"
-COMMAND = (sys.executable, "-c", "from amalia_edge.cli import main; main()", "convert", NAME)
+COMMAND = (sys.executable, "-c", "from amalia_edge.cli.door import main; main()", "convert", NAME)
 SPARE = 64_000_000  # bytes that streaming may take beside its outputs
 
 

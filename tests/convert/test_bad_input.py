@@ -243,7 +243,7 @@ def test_a_disk_that_fills_up_midway_leaves_nothing(
 
 def test_a_limit_on_the_size_of_files_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     code = (
-        "import resource, sys\nfrom amalia_edge.cli import run_door\n"
+        "import resource, sys\nfrom amalia_edge.cli.door import run_door\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "sys.exit(run_door(['convert', sys.argv[1], '--to', 'F32', '--out', sys.argv[2]]))"
     )

@@ -14,7 +14,8 @@ from amalia_convert.levels import LEVELS
 from amalia_convert.recipe import Recipe
 from amalia_edge.errors import Unquantizable, UsageError
 from amalia_edge.gguf import BLOCKS, read_header
-from amalia_edge.native import library, quantize_rows
+from amalia_edge.native import library
+from amalia_edge.quantizer import quantize_rows
 
 from .oracle import quantize_by
 

@@ -24,7 +24,8 @@ from amalia_convert.importance import (
 from amalia_convert.metadata import string
 from amalia_edge.errors import AmaliaError, ConvertError, ModelCorrupt, ModelNotFound, ModelUnsupported
 from amalia_edge.gguf import read_header
-from amalia_edge.native import library, quantize_rows
+from amalia_edge.native import library
+from amalia_edge.quantizer import quantize_rows
 from models import HIDDEN, tiny_model
 
 NAME = "blk.0.attn_q.weight"

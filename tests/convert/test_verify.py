@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from amalia_convert.cli import verify
 from amalia_convert.receipt import FORMAT, Receipt, receipt_path, write_receipt
 from amalia_convert.verify import AHEAD, PIECE, SCALES, Verification, faulty_blocks, verify_file
-from amalia_edge.cli import run_door
+from amalia_edge.cli.door import run_door
 from amalia_edge.errors import AmaliaError, ModelCorrupt, ModelNotFound, ModelUnsupported
 from amalia_edge.gguf import BLOCKS, read_header
 from amalia_edge.native import library

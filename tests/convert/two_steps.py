@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 LEVELS = ("Q4_0", "Q8_0", "Q4_K_M")
-OURS = (sys.executable, "-c", "from amalia_edge.cli import main; main()", "convert")
+OURS = (sys.executable, "-c", "from amalia_edge.cli.door import main; main()", "convert")
 
 
 def timed(command: list[str], log: Path) -> tuple[float, int]:

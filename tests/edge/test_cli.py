@@ -15,7 +15,7 @@ import pytest
 
 from models import tiny_model
 
-AMALIA = [sys.executable, "-c", "from amalia_edge.cli import main; main()"]
+AMALIA = [sys.executable, "-c", "from amalia_edge.cli.door import main; main()"]
 
 
 def amalia(*words: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

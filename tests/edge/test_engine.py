@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from amalia_edge import native
+from amalia_edge.context import Context
 from amalia_edge.engine import Engine
 from amalia_edge.errors import Busy, ContextFull, UsageError
 from amalia_edge.model import LoadConfig, Model
@@ -17,7 +18,7 @@ GREEDY = SamplingConfig(temperature=0, limit=16)
 def plain_greedy(model: Model, ids: list[int], count: int) -> list[int]:
     """Decode with libllama's own functions and numpy's argmax: the oracle."""
     library = native.library()
-    context = native.Context(model.pointer, 256, 2, model.config)
+    context = Context(model.pointer, 256, 2, model.config)
     made: list[int] = []
     context.decode(ids, 0)
     for place in range(len(ids), len(ids) + count):
@@ -98,16 +99,16 @@ def test_an_interrupted_chunk_keeps_what_was_read_before_it(tiny: Path, monkeypa
         ids, calls = small.prompt("a" * 40), 0
         plain = [piece.token for piece in small.complete(ids, GREEDY)]
         small.engine._rewind([7, 7])
-        decode = native.Context.decode
+        decode = Context.decode
 
-        def interrupted(state: native.Context, chunk: list[int], start: int) -> None:
+        def interrupted(state: Context, chunk: list[int], start: int) -> None:
             nonlocal calls
             calls += 1
             decode(state, chunk, start)
             if calls == 3:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(native.Context, "decode", interrupted)
+        monkeypatch.setattr(Context, "decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(small.complete(ids, GREEDY))
         sequence = small.engine.submit(ids, GREEDY)

@@ -8,6 +8,7 @@ import pytest
 
 from amalia_edge import native
 from amalia_edge.errors import LibraryMissing
+from amalia_edge.quantizer import quantize_rows
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_there_is_a_cpu_among_the_devices() -> None:
 
 def test_rows_become_blocks_of_the_right_size_and_value() -> None:
     rows = np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32)
-    blocks = native.quantize_rows(8, rows)  # Q8_0
+    blocks = quantize_rows(8, rows)  # Q8_0
     assert blocks.shape == (2, 34)
     scales = blocks[:, :2].copy().view(np.float16).astype(np.float32)
     codes = blocks[:, 2:].copy().view(np.int8).astype(np.float32)

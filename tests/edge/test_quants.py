@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from amalia_edge import native
+from amalia_edge import native, quantizer
 
 Weights = NDArray[np.float32]
 KINDS = {"Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_NL": 20, "IQ4_XS": 23}
@@ -21,7 +21,7 @@ with_and_without = pytest.mark.parametrize("weighted", [False, True], ids=["plai
 
 
 def ours(kind: int, rows: Weights, importance: Weights | None = None) -> NDArray[np.uint8]:
-    return quantized(native._own_quantizer(), kind, rows, importance)
+    return quantized(quantizer._own_quantizer(), kind, rows, importance)
 
 
 def ggmls(kind: int, rows: Weights, importance: Weights | None = None) -> NDArray[np.uint8]:
@@ -113,20 +113,20 @@ def test_any_number_of_blocks_is_written_and_nothing_behind_them(kind: int) -> N
 
 def test_a_type_it_does_not_know_is_left_to_ggml() -> None:
     rows, blocks = np.ones((1, 256), np.float32), np.full(512, 0xEE, np.uint8)
-    assert native._own_quantizer()(8, rows.ctypes.data, blocks.ctypes.data, 1, 256, None) == 0
+    assert quantizer._own_quantizer()(8, rows.ctypes.data, blocks.ctypes.data, 1, 256, None) == 0
     assert (blocks == 0xEE).all()
 
 
 def test_quantizing_asks_our_quantizers_first(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def quantizer(kind: int, _source: int, target: int, *_rest: object) -> int:
+    def own(kind: int, _source: int, target: int, *_rest: object) -> int:
         asked.append(kind)
         ctypes.memset(target, 7, 144)
         return 144
 
-    monkeypatch.setattr(native, "_own_quantizer", lambda: quantizer)
-    assert (native.quantize_rows(12, np.ones((1, 256), np.float32)) == 7).all()
+    monkeypatch.setattr(quantizer, "_own_quantizer", lambda: own)
+    assert (quantizer.quantize_rows(12, np.ones((1, 256), np.float32)) == 7).all()
     assert asked == [12]
 
 
@@ -134,10 +134,10 @@ def test_a_library_that_setup_did_not_build_quantizes_with_ggml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = np.random.default_rng(3).standard_normal((2, 256)).astype(np.float32)
-    native._own_quantizer.cache_clear()
+    quantizer._own_quantizer.cache_clear()
     try:
-        monkeypatch.setattr(native, "library_folder", lambda: tmp_path)
-        assert native._own_quantizer() is None
-        assert np.array_equal(native.quantize_rows(12, rows), ggmls(12, rows)[:-1])
+        monkeypatch.setattr(quantizer, "library_folder", lambda: tmp_path)
+        assert quantizer._own_quantizer() is None
+        assert np.array_equal(quantizer.quantize_rows(12, rows), ggmls(12, rows)[:-1])
     finally:
-        native._own_quantizer.cache_clear()
+        quantizer._own_quantizer.cache_clear()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from amalia_edge.cli import inspect
+from amalia_edge.cli.about import inspect
 from amalia_edge.errors import AmaliaError
 from amalia_edge.gguf import Header, read_header
 from amalia_edge.summary import KINDS, cache_cost, facts, heads_kv, other_facts, special_tokens, summarise, types
@@ -192,7 +192,7 @@ def test_every_tensor_is_listed_on_request(tiny: Path) -> None:
 
 def test_inspecting_loads_no_library(tiny: Path) -> None:
     code = (
-        "import sys\nfrom amalia_edge.cli import run_door\n"
+        "import sys\nfrom amalia_edge.cli.door import run_door\n"
         "assert run_door(['inspect', sys.argv[1]]) == 0\n"
         "assert not {'llama_cpp', 'gguf', 'jinja2'} & set(sys.modules)"
     )
