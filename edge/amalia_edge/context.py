@@ -1,15 +1,28 @@
-"""One llama context: its memory, its batch and its threads."""
+"""One llama context: its memory, its batch and its threads.
+
+Each sequence has a stream of keys and values of its own (`kv_unified` off): what others decode beside it changes no
+token of its answer.
+"""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing
-from amalia_edge.native import CACHE_TYPES, FLASH_ATTENTION, ThreadpoolParameters, library, reasons
+from amalia_edge.native import (
+    CACHE_TYPES,
+    FLASH_ATTENTION,
+    ThreadpoolParameters,
+    held_interrupts,
+    library,
+    reasons,
+)
 
+ABORTED = 2  # llama_decode's
 DECODE_CODES = {1: "no room left in the context", 2: "aborted", -1: "an invalid batch"}
 
 
@@ -57,17 +70,25 @@ class ContextSettings(Protocol):
     def cache_values(self) -> str: ...
     @property
     def flash_attention(self) -> str: ...
+    @property
+    def sequences(self) -> int: ...
 
 
 class Context:
-    """One llama context with its batch and its threads; `decode` is all that happens for a token."""
+    """One llama context with its batch and its threads; a decode is all that happens for a token."""
 
     def __init__(self, model: Any, size: int, threads: int, config: ContextSettings, on_node: Any = None) -> None:
-        """Take a callback for every node of the graph as `on_node`, as graph.py makes it; whoever made it keeps it alive."""
+        """Make room for `size` tokens in each sequence.
+
+        A callback for every node of the graph, as graph.py makes it, may be given as `on_node`; whoever made it keeps
+        it alive.
+        """
         bindings = self._library = library()
         parameters = bindings.llama_context_default_params()
-        parameters.n_ctx, parameters.n_seq_max, parameters.kv_unified = size, 1, False
-        self._room = min(config.batch, size)
+        parameters.n_ctx, parameters.n_seq_max, parameters.kv_unified = size * config.sequences, config.sequences, False
+        if config.sequences > 1:  # libllama pads what each sequence has
+            parameters.n_ctx = -(-size // 256) * 256 * config.sequences
+        self._room = max(min(config.batch, size), config.sequences)
         parameters.n_batch, parameters.n_ubatch = self._room, min(config.micro_batch, self._room)
         parameters.n_threads = parameters.n_threads_batch = threads
         parameters.type_k, parameters.type_v = CACHE_TYPES[config.cache_keys], CACHE_TYPES[config.cache_values]
@@ -88,40 +109,135 @@ class Context:
             raise
         self._threads.attach(self.pointer)
         self._memory = bindings.llama_get_memory(self.pointer)
-        self._batch = bindings.llama_batch_init(self._room, 0, 1)
-        as_array = np.ctypeslib.as_array
-        self._tokens = as_array(self._batch.token, (self._room,))
-        self._positions = as_array(self._batch.pos, (self._room,))
-        self._outputs = as_array(self._batch.logits, (self._room,))
-        as_array(self._batch.n_seq_id, (self._room,))[:] = 1
-        for index in range(self._room):
-            self._batch.seq_id[index][0] = 0
+        self._make_batch()
+        self._stop: Callable[[], bool] | None = None
+        self._interrupts: list[BaseException] = []
+        self._on_abort = bindings.ggml_abort_callback(self._wants_stop)
 
-    def decode(self, ids: list[int], start: int, *, every: bool = False) -> None:
-        """Read ids at the positions from `start` on; the logits after the last one are kept, or after every one."""
+    def _make_batch(self) -> None:
+        """Lay the batch out in arrays of our own, which numpy fills and C reads."""
+        self._tokens, self._positions, self._counts, self._places = (np.zeros(self._room, np.int32) for _ in range(4))
+        self._outputs = np.zeros(self._room, np.int8)
+        self._counts[:] = 1
+        self._pointers = (self._places.ctypes.data + 4 * np.arange(self._room)).astype(np.uintp)  # int32 **seq_id
+        batch = self._batch = self._library.llama_batch()
+        arrays: dict[str, NDArray[Any]] = {
+            "token": self._tokens,
+            "pos": self._positions,
+            "n_seq_id": self._counts,
+            "seq_id": self._pointers,
+            "logits": self._outputs,
+        }
+        for name, array in arrays.items():
+            kind = type(getattr(batch, name))
+            setattr(batch, name, ctypes.cast(array.ctypes.data, kind))
+
+    def decode(
+        self,
+        ids: Sequence[int],
+        start: int,
+        *,
+        sequence: int = 0,
+        every: bool = False,
+        last: bool = True,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Read ids of one sequence at the positions from `start` on.
+
+        The logits after the last one are kept, or after every one. `stop` is asked again and again while the CPU works
+        on many tokens; once it says so the decode ends as `aborted`, and Ctrl-C ends it likewise.
+        """
         count = self._batch.n_tokens = len(ids)
         if count == 1:
-            self._tokens[0], self._positions[0] = ids[0], start
+            self._tokens[0], self._positions[0], self._places[0] = ids[0], start, sequence
         else:
             self._tokens[:count] = ids
             self._positions[:count] = np.arange(start, start + count)
+            self._places[:count] = sequence
             self._outputs[: count - 1] = every
-        self._outputs[count - 1] = 1
+        self._outputs[count - 1] = last or every
+        if stop is None:
+            self._decode()
+            return
+        with self._stoppable(stop):
+            self._decode()
+
+    def decode_each(self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int]) -> None:
+        """Read one token of each of several sequences; output row i speaks of the i-th."""
+        count = self._batch.n_tokens = len(tokens)
+        if count == 1:  # the common case, and a whole array is dearer
+            self._tokens[0], self._positions[0], self._places[0] = tokens[0], positions[0], sequences[0]
+        else:
+            self._tokens[:count], self._positions[:count], self._places[:count] = tokens, positions, sequences
+        self._outputs[:count] = 1
+        self._decode()
+
+    def _decode(self) -> None:
         code = self._library.llama_decode(self.pointer, self._batch)
         if code:
             raise DecodeError("llama_decode", DECODE_CODES.get(code, f"code {code}"), "start the answer again")
+
+    @contextmanager
+    def _stoppable(self, stop: Callable[[], bool]) -> Iterator[None]:
+        """Let C ask at every node whether to go on: cheap beside many tokens, too dear beside one."""
+        self._stop = stop
+        self._interrupts.clear()
+        self._library.llama_set_abort_callback(self.pointer, self._on_abort, None)
+        try:
+            with held_interrupts(self._interrupts.append):
+                yield
+        finally:
+            self._library.llama_set_abort_callback(self.pointer, self._library.ggml_abort_callback(), None)
+            if self._interrupts:
+                raise self._interrupts[0]
+
+    def _wants_stop(self, _data: Any) -> bool:
+        try:
+            return bool(self._interrupts) or (self._stop is not None and self._stop())
+        except BaseException as reason:  # C cannot pass it on
+            self._interrupts.append(reason)
+            return True
 
     def logits(self, count: int, vocabulary: int) -> NDArray[np.float32]:
         """Give the logits (tokens, vocabulary) of a `decode` with `every`; they last until the next one."""
         return np.ctypeslib.as_array(self._library.llama_get_logits(self.pointer), (count, vocabulary))
 
-    def truncate(self, keep: int) -> bool:
-        """Forget all positions from `keep` on; False where this kind of model cannot forget a part."""
-        return bool(self._library.llama_memory_seq_rm(self._memory, 0, keep, -1))
+    def row(self, index: int, vocabulary: int) -> NDArray[np.float32]:
+        """Give libllama's own logits of one output row, to look at or to change, until the next decode."""
+        return np.ctypeslib.as_array(self._library.llama_get_logits_ith(self.pointer, index), (vocabulary,))
+
+    def truncate(self, keep: int, sequence: int = 0) -> bool:
+        """Forget a sequence's positions from `keep` on; False where this kind of model cannot forget a part."""
+        return bool(self._library.llama_memory_seq_rm(self._memory, sequence, keep, -1))
+
+    def copy(self, source: int, target: int) -> None:
+        """Make one sequence's memory another's, whole; the bytes move at the next decode."""
+        self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    @property
+    def can_shift(self) -> bool:
+        return bool(self._library.llama_memory_can_shift(self._memory))
+
+    def shift(self, sequence: int, start: int, count: int) -> None:
+        """Forget `count` positions from `start` on, and move what follows to their place."""
+        self._library.llama_memory_seq_rm(self._memory, sequence, start, start + count)
+        self._library.llama_memory_seq_add(self._memory, sequence, start + count, -1, -count)
+
+    def saved(self, sequence: int) -> NDArray[np.uint8]:
+        """Give what the memory holds of a sequence, as bytes to restore it from."""
+        size = self._library.llama_state_seq_get_size(self.pointer, sequence)
+        data = np.empty(size, np.uint8)
+        target = ctypes.cast(data.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        written = self._library.llama_state_seq_get_data(self.pointer, target, size, sequence)
+        return data[:written]
+
+    def restore(self, sequence: int, data: NDArray[np.uint8]) -> bool:
+        """Put saved bytes into a sequence; they must be whole: libllama aborts on others. False if it refuses them."""
+        source = ctypes.cast(data.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        return bool(self._library.llama_state_seq_set_data(self.pointer, source, data.nbytes, sequence))
 
     def close(self) -> None:
         if self.pointer is not None:
-            self._library.llama_batch_free(self._batch)
             self._library.llama_free(self.pointer)
             self._threads.close()
             self.pointer = None

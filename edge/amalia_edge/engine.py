@@ -1,22 +1,35 @@
-"""The one decode loop: ids go in, pieces of text come out.
+"""The one decode loop: many sequences in one llama context, a step at a time.
 
-An engine owns one llama context. It is single-threaded: whoever holds it calls `step()` again and again, and no step
-lasts longer than one batch. What the context still remembers of the sequence before is reused where the next one
-begins alike, so that a conversation's turns are not read anew each time.
+`submit` takes a request, `step` reads or writes the next tokens, `cancel` ends one. Nothing here waits for anything, and
+no step reads more of a prompt than one chunk: while sequences share the engine, no more than MOST_STEP_S of it. One step
+writes a token of every answer under way, then reads a chunk of one prompt; prompts take turns, the newest first.
+
+A sequence lives in a slot, whose keys and values stay when it ends. The next request takes the slot that holds the most
+of its beginning, or copies it from there, and reads only the rest.
 """
 
 import time
+from bisect import insort
+from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from amalia_edge.context import Context
-from amalia_edge.errors import Busy, ContextFull, UsageError
-from amalia_edge.sampler import Sampler, SamplingConfig
+from amalia_edge.errors import Busy, ContextFull, DecodeError, OutOfTime, UsageError
+from amalia_edge.sampler import Constraint, Sampler, SamplingConfig, logprobs
 from amalia_edge.text import TextStream
 
-Finish = Literal["stop", "length", "cancelled"]
+Finish = Literal["stop", "length", "cancelled", "error"]
+MOST_STEP_S = 0.25  # of reading, while others may be waiting
+SAFETY = 0.8  # of that time: machines are noisy
+FIRST_CHUNK = 32  # tokens, before the speed is known
+CHUNK_STEP = 16  # tokens: kernels work on blocks of them
+WORTH_COPYING = 64  # tokens: a copy moves a slot's whole memory
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,12 @@ class Piece:
     text: str
     token: int | None
     finish: Finish | None = None
+    sequence: "Sequence | None" = field(default=None, repr=False, compare=False)
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens and their log-probabilities
 
 
-@dataclass
+@dataclass(eq=False)
 class Sequence:
     """A request in flight: the prompt's ids, then those generated."""
 
@@ -37,25 +53,64 @@ class Sequence:
     sampling: SamplingConfig
     decoded: int = 0  # how many of `ids` the context has seen
     reused: int = 0  # how many of them it had seen before
+    generated: int = 0
     finish: Finish | None = None
+    error: DecodeError | None = None  # why it ended in "error"
     prefill_s: float = 0.0
     decode_s: float = 0.0
-    _sampler: Any = None
+    unwanted: bool = False  # set from anywhere, even while a step is under way: it ends as cancelled
+    _submitted_s: float = field(default_factory=time.monotonic)
+    _first_s: float | None = None
+    _slot: "Slot | None" = field(default=None, repr=False)
+    _sampler: Sampler = field(init=False, repr=False)
+    _constraint: Constraint | None = None
     _text: TextStream = field(default_factory=TextStream)
 
     @property
     def seed(self) -> int:
-        return int(self._sampler.seed)
-
-    @property
-    def generated(self) -> int:
-        return len(self.ids) - self.prompt_tokens
+        return self._sampler.seed
 
     @property
     def decode_tps(self) -> float:
         """Give tokens per second after the first one, whose time is the prefill's; the end token counts, it is decoded."""
         steps = self.generated - 1 + (self.finish == "stop")
         return steps / self.decode_s if self.decode_s and steps > 0 else 0.0
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Give the seconds from `submit` to the first token; None before it."""
+        return None if self._first_s is None else self._first_s - self._submitted_s
+
+    @property
+    def overdue(self) -> bool:
+        limit = self.sampling.deadline_s
+        return limit is not None and time.monotonic() - self._submitted_s > limit
+
+    def hopeless(self) -> bool:
+        """Say whether going on is of no use to anybody."""
+        return self.unwanted or self.overdue
+
+
+@dataclass(eq=False)
+class Slot:
+    """A sequence's place in the context, which keeps what was read there."""
+
+    index: int
+    held: list[int] = field(default_factory=list)  # the ids whose keys and values it keeps, while nobody is in it
+    exact: int | None = None  # after a shift: how many of them still have the keys and values that reading would give
+    sequence: Sequence | None = None
+    left: int = 0  # when it was last left, counted in sequences
+
+    def common(self, ids: list[int]) -> int:
+        """Count how many of these ids' beginning it holds; one token is always decoded anew, for its logits."""
+        held = self.held if self.sequence is None else self.sequence.ids[: self.sequence.decoded]
+        most = min(len(held), len(ids) - 1, len(held) if self.exact is None else self.exact)
+        if held[:most] == ids[:most]:
+            return most
+        return next(place for place in range(most) if held[place] != ids[place])
+
+    def would_lose(self, keep: int) -> int:
+        return len(self.held) - keep
 
 
 class Loaded(Protocol):
@@ -73,101 +128,315 @@ class Loaded(Protocol):
 
 
 class Engine:
-    def __init__(self, model: Loaded) -> None:
-        self._model = model
-        self.context = model.context
+    def __init__(self, model: Loaded, queue: int = 0) -> None:
+        """Make a context for as many sequences as the model's config says; `queue` more may wait."""
+        self._vocabulary = model.vocabulary
+        self.context, self._most = model.context, model.config.sequences + queue
         self._state = Context(model.pointer, model.context, model.threads, model.config)
-        self._chunk = min(model.config.micro_batch, model.config.batch, self.context)  # so that a step is short
-        self._active: Sequence | None = None
-        self._held: list[int] = []  # the ids whose keys and values the context still holds
+        self._largest_chunk: int = min(model.config.micro_batch, model.config.batch, self.context)
+        self._slots = [Slot(index) for index in range(model.config.sequences)]
+        self._waiting: deque[Sequence] = deque()
+        self._reading: deque[Sequence] = deque()
+        self._writing: list[Sequence] = []  # in the order of their slots: libllama joins neighbours in one batch
+        self._untold: list[Piece] = []  # pieces that came while another sequence was streamed
+        self._copied: set[int] = set()  # slots whose bytes move at the next decode
+        self._ended = 0  # sequences so far
+        self._read_tps = 0.0  # measured; 0: not yet
+        self._write_s = 0.0  # what the last writing took
+
+    @property
+    def active(self) -> int:
+        """Count the sequences that are under way or waiting."""
+        return len(self._waiting) + len(self._reading) + len(self._writing)
 
     def submit(self, ids: Ids[int], sampling: SamplingConfig) -> Sequence:
         """Take a request; it advances with each `step()`."""
-        if self._active is not None:
-            raise Busy("engine", "one sequence is under way", "wait for its end, or cancel it")
+        if self.active >= self._most:
+            raise Busy(
+                "engine", f"{self.active} requests under way, {self._most} at most", "wait for an end, or cancel one"
+            )
         if not ids:
             raise UsageError("prompt", "no tokens", "give a text")
         if len(ids) >= self.context:
             found = f"{len(ids)} tokens of prompt, {self.context} of context"
             raise ContextFull("prompt", found, f"shorten it, or load with --ctx-size above {len(ids)}")
-        sequence = Sequence(list(ids), len(ids), sampling, _sampler=Sampler(sampling))
-        if sampling.limit == 0:
-            sequence.finish = "length"
-        sequence.decoded = sequence.reused = self._rewind(sequence.ids)
-        self._active = sequence
+        sequence = Sequence(list(ids), len(ids), sampling)
+        sequence._constraint = sampling.grammar.open(self._vocabulary) if sampling.grammar else None
+        sequence._sampler = Sampler(sampling, self._vocabulary, ids)
+        sequence._text = TextStream(sampling.stop)
+        self._waiting.append(sequence)
+        self._admit()
         return sequence
 
     def step(self) -> list[Piece]:
-        """Decode the next batch of the active sequence; give the piece it led to, if any."""
-        sequence = self._active
-        if sequence is None:
-            return []
-        if sequence.finish is not None:
-            return [self._end(sequence, sequence.finish)]
-        started = time.perf_counter()
-        reading = sequence.decoded < sequence.prompt_tokens
-        chunk = sequence.ids[sequence.decoded : sequence.decoded + self._chunk]
-        try:
-            self._state.decode(chunk, sequence.decoded)
-        except BaseException:  # Ctrl-C too: what was read before this chunk is kept
-            if not self._state.truncate(len(self._held)):
-                self._state.truncate(0)
-                self._held.clear()
-            self.cancel(sequence)
-            raise
-        sequence.decoded += len(chunk)
-        self._held += chunk
-        pieces = [self._next(sequence)] if sequence.decoded == len(sequence.ids) else []
-        elapsed = time.perf_counter() - started
-        if reading:
-            sequence.prefill_s += elapsed
-        else:
-            sequence.decode_s += elapsed
+        """Write a token of each answer, and read a chunk of one prompt; give the pieces that came of it."""
+        pieces, self._untold = self._untold, []
+        for sequence in (*self._waiting, *self._reading, *self._writing):
+            if sequence.hopeless():
+                self._give_up(sequence, pieces)
+        self._admit()
+        if self._writing:
+            self._write(pieces)
+        if self._reading:
+            self._read(pieces)
         return pieces
-
-    def _next(self, sequence: Sequence) -> Piece:
-        """Sample the token after the last decoded one; the very last token of an answer is never fed back."""
-        token = sequence._sampler.sample(self._state.pointer, -1)
-        if not sequence.sampling.ignore_end and self._model.vocabulary.ends(token):
-            return self._end(sequence, "stop", token)
-        text = sequence._text.push(self._model.vocabulary.bytes_of(token))
-        sequence.ids.append(token)
-        if sequence.generated == sequence.sampling.limit or len(sequence.ids) == self.context:
-            return self._end(sequence, "length", token, text)
-        return Piece(text, token)
-
-    def _end(self, sequence: Sequence, finish: Finish, token: int | None = None, text: str = "") -> Piece:
-        sequence.finish = finish
-        sequence._sampler.close()
-        self._active = None
-        return Piece(text + sequence._text.finish(), token, finish)
 
     def stream(self, sequence: Sequence) -> Iterator[Piece]:
         """Step until the sequence ends; leaving early cancels it."""
         try:
-            while self._active is sequence:
-                yield from self.step()
+            while sequence.finish is None or any(piece.sequence is sequence for piece in self._untold):
+                pieces = self.step()
+                self._untold += [piece for piece in pieces if piece.sequence is not sequence]
+                yield from (piece for piece in pieces if piece.sequence is sequence)
+            if sequence.error is not None:
+                raise sequence.error
         finally:
             self.cancel(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
-        if self._active is sequence:
+        """End a sequence that nobody reads any more; one that has ended is left as it is."""
+        if sequence.finish is None:
             self._end(sequence, "cancelled")
+        self._untold = [piece for piece in self._untold if piece.sequence is not sequence]
 
-    def _rewind(self, ids: list[int]) -> int:
-        """Keep what the context holds of these ids' beginning; one token is always decoded anew, for its logits."""
-        same = 0
-        for held, wanted in zip(self._held, ids[:-1], strict=False):
-            if held != wanted:
-                break
-            same += 1
-        del self._held[same:]
-        if not self._state.truncate(same):
-            self._state.truncate(0)
-            self._held.clear()
-        return len(self._held)
+    def saved(self, ids: Ids[int]) -> NDArray[np.uint8] | None:
+        """Give the memory of exactly these ids, to restore them from; None where no free slot holds them."""
+        for slot in self._slots:
+            holds = slot.sequence is None and slot.held[: len(ids)] == list(ids) and slot.index not in self._copied
+            if holds and (slot.exact is None or slot.exact >= len(ids)) and self._rewind(slot, len(ids)) == len(ids):
+                return self._state.saved(slot.index)
+        return None
+
+    def restore(self, ids: Ids[int], data: NDArray[np.uint8]) -> bool:
+        """Put the saved memory of these ids into a free slot; False where there is none, or libllama refuses it."""
+        free = [slot for slot in self._slots if slot.sequence is None and slot.index not in self._copied]
+        if not free or len(ids) >= self.context:
+            return False
+        slot = min(free, key=lambda slot: (len(slot.held) > 0, slot.left))
+        self._rewind(slot, 0)
+        if not self._state.restore(slot.index, data):
+            self._rewind(slot, 0)
+            return False
+        slot.held = list(ids)
+        return True
+
+    def holds(self, ids: Ids[int]) -> int:
+        """Count how many tokens of a prompt's beginning would not be read anew."""
+        return max(slot.common(list(ids)) for slot in self._slots)
 
     def close(self) -> None:
-        if self._active is not None:
-            self.cancel(self._active)
+        for sequence in (*self._waiting, *self._reading, *self._writing):
+            self.cancel(sequence)
         self._state.close()
+
+    def _admit(self) -> None:
+        """Give waiting sequences the free slots; the newest prompt is the next to be read."""
+        while self._waiting and any(slot.sequence is None for slot in self._slots):
+            sequence = self._waiting.popleft()
+            slot = self._slot_for(sequence.ids)
+            sequence._slot, slot.sequence = slot, sequence
+            sequence.decoded = sequence.reused = len(slot.held)
+            self._reading.appendleft(sequence)
+
+    def _slot_for(self, ids: list[int]) -> Slot:
+        """Choose a free slot, and leave in it what can be reused of these ids' beginning.
+
+        A slot that would lose most of what it holds is spared as long as there is another: its conversation may go on.
+        """
+        free = [slot for slot in self._slots if slot.sequence is None]
+        common = {slot: slot.common(ids) for slot in self._slots}
+        spared = [slot for slot in free if slot.would_lose(common[slot]) <= common[slot]]
+        if spared:
+            target = max(spared, key=lambda slot: (common[slot], -slot.left, -slot.index))
+        else:
+            target = min(free, key=lambda slot: slot.left)
+        best = max(self._slots, key=lambda slot: common[slot])
+        keep = common[target]
+        if common[best] - keep >= WORTH_COPYING:
+            self._state.copy(best.index, target.index)
+            self._copied |= {best.index, target.index}
+            target.held, keep = ids[: common[best]], common[best]
+        self._rewind(target, keep)
+        return target
+
+    def _rewind(self, slot: Slot, keep: int) -> int:
+        """Forget all but the first tokens in a slot; all of them where this kind of model cannot forget a part."""
+        if not self._state.truncate(keep, slot.index):
+            self._state.truncate(0, slot.index)
+            keep = 0
+        del slot.held[keep:]
+        if slot.exact is not None and keep <= slot.exact:
+            slot.exact = None
+        return keep
+
+    def _read(self, pieces: list[Piece]) -> None:
+        """Read a chunk of the prompt whose turn it is; after its last one comes the first token."""
+        sequence = self._reading[0]
+        self._reading.rotate(-1)
+        chunk = sequence.ids[sequence.decoded : sequence.decoded + self._chunk()]
+        last = sequence.decoded + len(chunk) == len(sequence.ids)
+        stop = sequence.hopeless if len(chunk) >= CHUNK_STEP else None
+        started = time.perf_counter()
+        try:
+            self._state.decode(chunk, sequence.decoded, sequence=_place(sequence), last=last, stop=stop)
+        except BaseException as problem:
+            self._recover([sequence], problem, pieces)
+            return
+        self._copied.clear()
+        sequence.decoded += len(chunk)
+        if last:
+            self._reading.remove(sequence)
+            insort(self._writing, sequence, key=_place)
+            if sequence.sampling.limit == 0:
+                pieces.append(self._end(sequence, "length"))
+            else:
+                self._sample(sequence, len(chunk) - 1, pieces)
+        elapsed = time.perf_counter() - started
+        sequence.prefill_s += elapsed
+        if len(chunk) >= CHUNK_STEP:
+            self._read_tps = len(chunk) / elapsed
+
+    def _chunk(self) -> int:
+        """Size a chunk: the largest there is when nobody else can come, else what the time of a step allows."""
+        if len(self._slots) == 1:
+            return self._largest_chunk
+        left = MOST_STEP_S * SAFETY - (self._write_s if self._writing else 0.0)
+        fitting = int(left * self._read_tps) // CHUNK_STEP * CHUNK_STEP if self._read_tps else FIRST_CHUNK
+        return min(max(fitting, CHUNK_STEP), self._largest_chunk)
+
+    def _write(self, pieces: list[Piece]) -> None:
+        """Decode the last token of each answer in one batch, and sample the next ones."""
+        sequences = self._writing[:]
+        started = time.perf_counter()
+        try:
+            self._state.decode_each(
+                [sequence.ids[-1] for sequence in sequences],
+                [sequence.decoded for sequence in sequences],
+                [_place(sequence) for sequence in sequences],
+            )
+        except BaseException as problem:
+            self._recover(sequences, problem, pieces)
+            return
+        self._copied.clear()
+        for row, sequence in enumerate(sequences):
+            sequence.decoded += 1
+            self._sample(sequence, row, pieces)
+        self._write_s = time.perf_counter() - started
+        for sequence in sequences:
+            sequence.decode_s += self._write_s
+
+    def _sample(self, sequence: Sequence, row: int, pieces: list[Piece]) -> None:
+        """Pick the token that output row `row` leads to; the very last token of an answer is never fed back."""
+        sampling = sequence.sampling
+        logprob: float | None = None
+        top: tuple[tuple[int, float], ...] = ()
+        if sequence._first_s is None:
+            sequence._first_s = time.monotonic()
+        if sampling.logprobs is None and sequence._constraint is None:
+            token = sequence._sampler.sample(self._state.pointer, row)
+        else:
+            try:
+                token, logprob, top = self._sample_carefully(sequence, row)
+            except DecodeError as error:
+                pieces.append(self._fail(sequence, error))
+                return
+        if not sampling.ignore_end and self._vocabulary.ends(token):
+            pieces.append(self._end(sequence, "stop", Piece("", token, None, sequence, logprob, top)))
+            return
+        text = sequence._text.push(self._vocabulary.bytes_of(token))
+        sequence.ids.append(token)
+        sequence.generated += 1
+        piece = Piece(text, token, None, sequence, logprob, top)
+        if sequence._text.stopped:
+            piece = self._end(sequence, "stop", piece)
+        elif sequence.generated == sampling.limit or not self._has_room(sequence):
+            piece = self._end(sequence, "length", piece)
+        pieces.append(piece)
+
+    def _sample_carefully(
+        self, sequence: Sequence, row: int
+    ) -> tuple[int, float | None, tuple[tuple[int, float], ...]]:
+        """Pick a token under a constraint, or with the log-probabilities the model gave before any."""
+        count, constraint = sequence.sampling.logprobs, sequence._constraint
+        logits = self._state.row(row, self._vocabulary.size)
+        before = logits if constraint is None or count is None else logits.copy()
+        if constraint is not None:
+            constraint.mask(logits)
+        token = sequence._sampler.sample(self._state.pointer, row)
+        if constraint is not None:
+            constraint.accept(token)
+        return (token, None, ()) if count is None else (token, *logprobs(before, token, count))
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Say whether another token can be decoded; an endless chat forgets its middle for it."""
+        if len(sequence.ids) < self.context:
+            return True
+        slot, sampling = sequence._slot, sequence.sampling
+        keep = sequence.prompt_tokens if sampling.keep < 0 else sampling.keep
+        keep = min(max(keep, int(self._vocabulary.adds_begin)), self.context - 2)
+        count = (len(sequence.ids) - keep) // 2
+        if sampling.overflow != "shift" or slot is None:
+            return False
+        del sequence.ids[keep : keep + count]
+        if self._state.can_shift:
+            self._state.shift(slot.index, keep, count)
+            sequence.decoded -= count
+            slot.exact = keep if slot.exact is None else min(keep, slot.exact)
+        else:
+            self._read_again(sequence, keep)
+        return True
+
+    def _read_again(self, sequence: Sequence, keep: int) -> None:
+        """Let a sequence go on from the first `keep` tokens that the context has of it."""
+        assert sequence._slot is not None
+        sequence.decoded = self._rewind(sequence._slot, keep)
+        if len(sequence.ids) - sequence.decoded > 1 and sequence in self._writing:
+            self._writing.remove(sequence)
+            self._reading.append(sequence)
+
+    def _recover(self, sequences: list[Sequence], problem: BaseException, pieces: list[Piece]) -> None:
+        """After a decode that failed: forget what it left behind, and end those it was for, unless it is none of theirs."""
+        self._copied.clear()
+        for sequence in sequences:
+            self._read_again(sequence, sequence.decoded)
+            if isinstance(problem, DecodeError):
+                if sequence.hopeless():
+                    self._give_up(sequence, pieces)
+                else:
+                    pieces.append(self._fail(sequence, problem))
+        if not isinstance(problem, DecodeError):  # Ctrl-C: what was read before is kept
+            self._untold = pieces
+            raise problem
+
+    def _give_up(self, sequence: Sequence, pieces: list[Piece]) -> None:
+        if sequence.unwanted:
+            pieces.append(self._end(sequence, "cancelled"))
+        else:
+            found = f"{sequence.generated} tokens in {sequence.sampling.deadline_s:g} s"
+            pieces.append(
+                self._fail(sequence, OutOfTime("deadline", found, "allow more time, or ask for fewer tokens"))
+            )
+
+    def _fail(self, sequence: Sequence, error: DecodeError) -> Piece:
+        sequence.error = error
+        return self._end(sequence, "error")
+
+    def _end(self, sequence: Sequence, finish: Finish, piece: Piece | None = None) -> Piece:
+        """Take a sequence out; its slot keeps what it holds."""
+        sequence.finish = finish
+        sequence._sampler.close()
+        for place in (self._waiting, self._reading, self._writing):
+            if sequence in place:
+                place.remove(sequence)
+        slot = sequence._slot
+        if slot is not None:
+            self._ended += 1
+            slot.held, slot.left, slot.sequence = sequence.ids[: sequence.decoded], self._ended, None
+        rest = sequence._text.finish()
+        piece = piece or Piece("", None, None, sequence)
+        return replace(piece, text=piece.text + rest, finish=finish)
+
+
+def _place(sequence: Sequence) -> int:
+    assert sequence._slot is not None
+    return sequence._slot.index

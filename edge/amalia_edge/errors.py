@@ -10,6 +10,7 @@ AmaliaError                      1
 ├── DecodeError                  4   while tokens were being made
 │   ├── ContextFull                  no room for more tokens
 │   ├── Busy                         the queue is full
+│   ├── OutOfTime                    the deadline came first
 │   └── Cancelled                    somebody asked for the end
 ├── LibraryMissing               5   llama-cpp-python is not built, or not the version we know
 ├── ConvertError                 6   while a checkpoint was being converted
@@ -81,6 +82,10 @@ class ContextFull(DecodeError):
 
 
 class Busy(DecodeError):
+    pass
+
+
+class OutOfTime(DecodeError):
     pass
 
 

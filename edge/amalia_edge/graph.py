@@ -67,11 +67,11 @@ class WatchedContext(Context):
         self._on_node = bindings.ggml_backend_sched_eval_callback(self._look)
         super().__init__(model.pointer, size, model.threads, model.config, self._on_node)
 
-    def decode(self, ids: list[int], start: int, *, every: bool = False) -> None:
+    def _decode(self) -> None:
         self._failures.clear()
         try:
             with native.held_interrupts(self._failures.append):
-                super().decode(ids, start, every=every)
+                super()._decode()
         finally:
             if self._failures:
                 raise self._failures[0]

@@ -6,6 +6,7 @@ from amalia_edge import native
 from amalia_edge.errors import UsageError
 
 LARGEST_DEFAULT_CONTEXT, LARGEST_CONTEXT = 8192, 1 << 24
+MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ
 EVERY_LAYER = -1
 
 
@@ -13,7 +14,8 @@ EVERY_LAYER = -1
 class LoadConfig:
     """How to load a model; None lets the machine and the model decide."""
 
-    context: int | None = None  # tokens; the smaller of 8192 and what the model was trained for
+    context: int | None = None  # tokens of each sequence; the smaller of 8192 and what the model was trained for
+    sequences: int = 1  # how many at once, each with a context of its own
     gpu_layers: int = EVERY_LAYER
     threads: int | None = None  # physical cores this process may use
     batch: int = 2048
@@ -23,6 +25,7 @@ class LoadConfig:
     flash_attention: str = "auto"
     mapped: bool = True
     locked: bool = False
+    fit: bool = False  # take less than was wished where the wish does not fit
 
     def __post_init__(self) -> None:
         for name in ("context", "threads", "batch", "micro_batch"):
@@ -31,6 +34,8 @@ class LoadConfig:
                 raise UsageError(name, f"{value}", "give a number above zero")
         if self.threads is not None and self.threads > native.MAX_THREADS:
             raise UsageError("threads", f"{self.threads}", f"at most {native.MAX_THREADS}")
+        if not 1 <= self.sequences <= MOST_SEQUENCES:
+            raise UsageError("sequences", f"{self.sequences}", f"1 to {MOST_SEQUENCES}")
         if self.context is not None and self.context > LARGEST_CONTEXT:
             raise UsageError("context", f"{self.context}", f"at most {LARGEST_CONTEXT}")
         if self.flash_attention in ("off", "0") and self.cache_values in ("q8_0", "q4_0"):

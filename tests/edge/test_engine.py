@@ -98,17 +98,17 @@ def test_an_interrupted_chunk_keeps_what_was_read_before_it(tiny: Path, monkeypa
     with Model.open(tiny, LoadConfig(context=128, threads=2, micro_batch=8)) as small:
         ids, calls = small.prompt("a" * 40), 0
         plain = [piece.token for piece in small.complete(ids, GREEDY)]
-        small.engine._rewind([7, 7])
-        decode = Context.decode
+        small.engine._rewind(small.engine._slots[0], 0)
+        decode = Context._decode
 
-        def interrupted(state: Context, chunk: list[int], start: int) -> None:
+        def interrupted(state: Context) -> None:
             nonlocal calls
             calls += 1
-            decode(state, chunk, start)
+            decode(state)
             if calls == 3:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(Context, "decode", interrupted)
+        monkeypatch.setattr(Context, "_decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(small.complete(ids, GREEDY))
         sequence = small.engine.submit(ids, GREEDY)
