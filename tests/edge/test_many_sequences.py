@@ -1,0 +1,337 @@
+"""The decode loop with many sequences: what one says beside others, what it reuses, how prompts take turns, how each ends."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from amalia_edge import engine as engine_module
+from amalia_edge.engine import Engine, Piece, Sequence
+from amalia_edge.errors import Busy, DecodeError, OutOfTime
+from amalia_edge.model import LoadConfig, Model
+from amalia_edge.sampler import SamplingConfig
+
+GREEDY = SamplingConfig(temperature=0, limit=12, ignore_end=True)
+WORDS = [
+    "era",
+    "uma",
+    "vez",
+    "um",
+    "barco",
+    "que",
+    "ia",
+    "para",
+    "o",
+    "mar",
+    "e",
+    "voltava",
+    "ao",
+    "rio",
+    "com",
+    "a",
+    "noite",
+]
+
+
+@pytest.fixture(scope="module")
+def many(tiny: Path) -> Iterator[Model]:
+    with Model.open(tiny, LoadConfig(context=256, threads=2, sequences=8)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def engine(many: Model) -> Iterator[Engine]:
+    """Give an engine that holds nothing yet."""
+    fresh = Engine(many)
+    yield fresh
+    fresh.close()
+
+
+def prompts(model: Model, count: int, seed: int = 0) -> list[list[int]]:
+    draw = random.Random(seed)
+    return [model.prompt(" ".join(draw.choices(WORDS, k=draw.randint(1, 9)))) for _ in range(count)]
+
+
+def long_prompt(model: Model, tokens: int) -> list[int]:
+    return (model.prompt("um barco no mar ") * tokens)[:tokens]
+
+
+def answers(engine: Engine, sequences: list[Sequence]) -> list[list[int | None]]:
+    """Step to the end of all; give each one's tokens."""
+    said: dict[int, list[int | None]] = {id(sequence): [] for sequence in sequences}
+    while engine.active:
+        for piece in engine.step():
+            said[id(piece.sequence)].append(piece.token)
+    return [said[id(sequence)] for sequence in sequences]
+
+
+def alone(model: Model, ids: list[int], sampling: SamplingConfig = GREEDY) -> list[int | None]:
+    return [piece.token for piece in model.complete(ids, sampling)]
+
+
+def test_greedy_ids_are_the_same_beside_seven_others(model: Model, engine: Engine) -> None:
+    batches = [prompts(model, 8, seed) for seed in range(3)]
+    for batch in batches:
+        together = answers(engine, [engine.submit(ids, GREEDY) for ids in batch])
+        assert together == [alone(model, ids) for ids in batch]
+
+
+def test_each_has_its_own_settings(model: Model, engine: Engine) -> None:
+    ids = model.prompt("o mar")
+    settings = [
+        GREEDY,
+        SamplingConfig(temperature=1.5, seed=3, limit=9),
+        SamplingConfig(temperature=1.5, seed=4, limit=9),
+    ]
+    together = answers(engine, [engine.submit(ids, sampling) for sampling in settings])
+    assert together == [alone(model, ids, sampling) for sampling in settings]
+    assert together[1] != together[2]
+
+
+def test_whatever_comes_and_goes_each_answer_is_what_it_would_be_alone(model: Model, engine: Engine) -> None:
+    """Random submits, cancels and steps; prompts of one chunk, some with a beginning another slot holds."""
+    draw, said, running = random.Random(7), {}, []
+    known = {tuple(ids): alone(model, ids) for ids in prompts(model, 12, 5)}
+    finished = 0
+    for _ in range(400):
+        action = draw.random()
+        if action < 0.25 and engine.active < 8:
+            sequence = engine.submit(draw.choice(list(known)), GREEDY)
+            said[id(sequence)] = []
+            running.append(sequence)
+        elif action < 0.3 and running:
+            engine.cancel(running.pop(draw.randrange(len(running))))
+        for piece in engine.step():
+            said[id(piece.sequence)].append(piece.token)
+            if piece.finish:
+                running.remove(piece.sequence)
+                finished += 1
+                assert said[id(piece.sequence)] == known[tuple(piece.sequence.ids[: piece.sequence.prompt_tokens])]
+    assert finished > 50
+
+
+def test_streams_read_in_turns_lose_nothing_of_each_other(model: Model, engine: Engine) -> None:
+    one, other = (engine.submit(ids, GREEDY) for ids in prompts(model, 2))
+    pairs = list(zip(engine.stream(one), engine.stream(other), strict=True))
+    assert [piece.token for piece, _ in pairs] == alone(model, one.ids[: one.prompt_tokens])
+    assert [piece.token for _, piece in pairs] == alone(model, other.ids[: other.prompt_tokens])
+
+
+class TestPromptsTakeTurns:
+    @pytest.fixture(autouse=True)
+    def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Engine, "_chunk", lambda _engine: 16)
+
+    def test_a_long_prompt_stalls_no_answer(self, model: Model, engine: Engine) -> None:
+        writer = engine.submit(model.prompt("o mar"), GREEDY)
+        engine.step()
+        reader = engine.submit(long_prompt(model, 120), GREEDY)
+        for _ in range(6):
+            assert [piece.sequence for piece in engine.step()] == [writer]
+        assert 0 < reader.decoded < reader.prompt_tokens
+
+    def test_a_short_prompt_that_comes_later_is_the_next_to_be_read(self, model: Model, engine: Engine) -> None:
+        engine.submit(long_prompt(model, 200), GREEDY)
+        engine.step()
+        short = engine.submit(model.prompt("o rio"), GREEDY)
+        assert [piece.sequence for piece in engine.step()] == [short]
+
+    def test_two_long_prompts_are_read_by_turns(self, model: Model, engine: Engine) -> None:
+        one, other = (engine.submit(long_prompt(model, 160)[skip:], GREEDY) for skip in (0, 1))
+        for _ in range(6):
+            engine.step()
+        assert one.decoded == other.decoded == 48
+
+
+def test_a_chunk_takes_no_longer_than_a_step_may(engine: Engine) -> None:
+    engine._read_tps, engine._largest_chunk = 1000.0, 512
+    assert engine._chunk() == 192  # 0.8 of 250 ms, in whole blocks of 16
+    engine._read_tps = 1e6
+    assert engine._chunk() == 512
+    engine._read_tps = 1.0
+    assert engine._chunk() == 16
+
+
+class TestReuse:
+    def test_a_beginning_that_another_slot_is_still_using_is_copied(
+        self, model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine_module, "WORTH_COPYING", 4)
+        ids = long_prompt(model, 60)
+        first = engine.submit(ids, GREEDY)
+        while first.generated == 0:
+            engine.step()
+        other = engine.submit([*ids[:50], *model.prompt("e depois")], GREEDY)
+        assert (first.reused, other.reused) == (0, 50)
+        said = [piece.token for piece in engine.stream(other)]
+        assert said == alone(model, other.ids[: other.prompt_tokens])
+
+    def test_the_conversation_that_went_on_finds_its_slot_again(self, model: Model, engine: Engine) -> None:
+        starts = prompts(model, 3, 2)
+        sequences = [engine.submit(ids, GREEDY) for ids in starts]
+        answers(engine, sequences)
+        for sequence in sequences:
+            again = engine.submit([*sequence.ids, *model.prompt(" e")], GREEDY)
+            assert again.reused == sequence.decoded
+            engine.cancel(again)
+
+    def test_a_new_prompt_spares_what_other_conversations_hold(self, model: Model, engine: Engine) -> None:
+        conversation = engine.submit(long_prompt(model, 100), GREEDY)
+        answers(engine, [conversation])
+        answers(engine, [engine.submit(model.prompt(word), GREEDY) for word in WORDS[:7]])
+        assert engine.holds(conversation.ids) >= 100
+
+    def test_a_restored_memory_gives_the_same_answer(self, model: Model, engine: Engine, many: Model) -> None:
+        ids = long_prompt(model, 40)
+        answers(engine, [engine.submit(ids[:30], SamplingConfig(limit=0))])
+        data = engine.saved(ids[:30])
+        assert data is not None
+        other = Engine(many)
+        other.submit(model.prompt("ocupa o primeiro lugar"), GREEDY)
+        assert other.restore(ids[:30], data)
+        sequence = other.submit(ids, GREEDY)
+        said = [piece.token for piece in other.stream(sequence)]
+        assert sequence.reused == 30
+        answers(engine, [])
+        again = engine.submit(ids, GREEDY)
+        assert said == [piece.token for piece in engine.stream(again)]
+        other.close()
+
+    def test_nothing_is_saved_of_what_no_slot_holds(self, engine: Engine) -> None:
+        assert engine.saved([1, 2, 3]) is None
+
+    def test_bytes_that_libllama_refuses_leave_an_empty_slot(self, model: Model, engine: Engine, tiny: Path) -> None:
+        with Model.open(tiny, LoadConfig(context=256, threads=2, cache_keys="q8_0")) as other:
+            ids = model.prompt("o mar e o rio")
+            list(other.complete(ids, SamplingConfig(limit=0)))
+            data = other.engine.saved(ids)
+        assert data is not None
+        assert not engine.restore(ids, data)
+        assert engine.holds([*ids, 5]) == 0
+        assert answers(engine, [engine.submit(ids, GREEDY)]) == [alone(model, ids)]
+
+
+class TestEndings:
+    def test_one_more_than_there_is_room_for_finds_it_busy_and_says_how_many(self, many: Model, model: Model) -> None:
+        engine = Engine(many, queue=2)
+        sequences = [engine.submit(ids, GREEDY) for ids in prompts(model, 10)]
+        with pytest.raises(Busy, match="10 requests under way, 10 at most"):
+            engine.submit([1], GREEDY)
+        assert answers(engine, sequences) == [alone(model, ids) for ids in prompts(model, 10)]
+        engine.close()
+
+    def test_a_deadline_is_an_error_with_what_was_reached(self, model: Model, engine: Engine) -> None:
+        late = engine.submit(model.prompt("o mar"), SamplingConfig(deadline_s=1e-6, ignore_end=True))
+        other = engine.submit(model.prompt("o rio"), GREEDY)
+        with pytest.raises(OutOfTime, match=r"0 tokens in 1e-06 s"):
+            list(engine.stream(late))
+        assert late.finish == "error"
+        assert [piece.token for piece in engine.stream(other)] == alone(model, other.ids[: other.prompt_tokens])
+
+    def test_a_prompt_nobody_wants_any_more_is_left_in_the_middle_of_a_chunk(
+        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Model.open(tiny, LoadConfig(context=1024, threads=1)) as single:
+            ids = long_prompt(single, 500)
+            sequence = single.engine.submit(ids, GREEDY)
+            asked = 0
+
+            def hopeless_at_the_fifth_node() -> bool:
+                nonlocal asked
+                asked += 1
+                sequence.unwanted = asked >= 5
+                return sequence.unwanted
+
+            monkeypatch.setattr(sequence, "hopeless", hopeless_at_the_fifth_node)
+            single.engine.step()  # which asks once before it reads, and once after
+            assert (sequence.finish, sequence.decoded, asked) == ("cancelled", 0, 6)
+            first = alone(single, ids)
+        with Model.open(tiny, LoadConfig(context=1024, threads=1)) as fresh:
+            assert first == alone(fresh, ids)
+
+    def test_a_decode_that_fails_ends_its_own_sequences_and_no_other(
+        self, model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer = engine.submit(model.prompt("o mar"), GREEDY)
+        engine.step()
+        reader = engine.submit(long_prompt(model, 100), GREEDY)
+        monkeypatch.setattr(engine._state, "decode", _fails)
+        pieces = [piece for piece in engine.step() if piece.sequence is reader]
+        assert [piece.finish for piece in pieces] == ["error"]
+        assert isinstance(reader.error, DecodeError)
+        monkeypatch.undo()
+        assert len(answers(engine, [writer])[0]) == 12 - 2
+
+    def test_a_cancelled_request_that_waits_never_begins(self, many: Model, model: Model) -> None:
+        engine = Engine(many, queue=1)
+        running = [engine.submit(ids, GREEDY) for ids in prompts(model, 8)]
+        waiting = engine.submit([1, 2], GREEDY)
+        engine.cancel(waiting)
+        assert (waiting.finish, waiting.decoded, engine.active) == ("cancelled", 0, 8)
+        assert all(len(said) == 12 for said in answers(engine, running))
+        engine.close()
+
+    def test_requests_with_random_cancels_leave_every_slot_free(self, model: Model, engine: Engine) -> None:
+        draw, wanted = random.Random(1), 200
+        running: list[Sequence] = []
+        while wanted or engine.active:
+            while wanted and engine.active < 8:
+                running.append(engine.submit(draw.choice(prompts(model, 5)), GREEDY))
+                wanted -= 1
+            if draw.random() < 0.4:
+                sequence = draw.choice(running)
+                if draw.random() < 0.5:
+                    engine.cancel(sequence)
+                else:
+                    sequence.unwanted = True
+            engine.step()
+            running = [sequence for sequence in running if sequence.finish is None]
+        assert all(slot.sequence is None for slot in engine._slots)
+        assert engine.step() == []
+
+
+class TestEndlessChats:
+    def test_a_shift_keeps_the_beginning_and_goes_on(self, tiny: Path) -> None:
+        with Model.open(tiny, LoadConfig(context=64, threads=2)) as small:
+            ids = small.prompt("era uma vez")
+            sampling = SamplingConfig(temperature=0, limit=200, ignore_end=True, overflow="shift", keep=4)
+            sequence = small.engine.submit(ids, sampling)
+            pieces: list[Piece] = list(small.engine.stream(sequence))
+            assert len(pieces) == 200
+            assert (pieces[-1].finish, sequence.generated) == ("length", 200)
+            assert sequence.ids[:4] == ids[:4]
+            assert len(sequence.ids) <= 64
+            # What was shifted is not what reading would give: only the kept beginning is used again.
+            assert small.engine.submit([*sequence.ids[:40], 9], GREEDY).reused == 4
+
+    def test_without_it_the_answer_ends_where_the_context_does(self, tiny: Path) -> None:
+        with Model.open(tiny, LoadConfig(context=64, threads=2)) as small:
+            sequence = small.engine.submit(small.prompt("era"), SamplingConfig(temperature=0, ignore_end=True))
+            *_, last = small.engine.stream(sequence)
+            assert (last.finish, len(sequence.ids)) == ("length", 64)
+
+    def test_a_memory_that_cannot_shift_is_read_again(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from amalia_edge.context import Context
+
+        monkeypatch.setattr(Context, "can_shift", False)
+        with Model.open(tiny, LoadConfig(context=64, threads=2)) as small:
+            sampling = SamplingConfig(temperature=0, limit=70, ignore_end=True, overflow="shift", keep=4)
+            sequence = small.engine.submit(small.prompt("era uma vez"), sampling)
+            assert len(list(small.engine.stream(sequence))) == 70
+            kept = sequence.ids[:-1]
+            assert small.engine.holds([*kept, 9]) == len(kept)
+
+    def test_one_that_shifts_changes_nothing_beside_it(self, tiny: Path, model: Model) -> None:
+        with Model.open(tiny, LoadConfig(context=64, threads=2, sequences=2)) as pair:
+            ids = model.prompt("o mar")
+            endless = SamplingConfig(temperature=0, limit=90, ignore_end=True, overflow="shift")
+            pair.engine.submit(model.prompt("era uma vez"), endless)
+            while pair.engine.step()[0].sequence.generated < 60:  # type: ignore[union-attr]
+                pass
+            other = pair.engine.submit(ids, GREEDY)
+            assert [piece.token for piece in pair.engine.stream(other)] == alone(model, ids)
+
+
+def _fails(*_words: object, **_named: object) -> None:
+    raise DecodeError("llama_decode", "code -3", "start the answer again")
