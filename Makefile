@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo test check lint type format wheel clean
+.PHONY: FORCE help setup demo test fuzz prove check lint type format wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /	/' | while IFS='	' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -24,6 +24,13 @@ demo: $(READY)  ## the whole line on the embedded model: convert, answer, measur
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(READY)  ## mutate GGUF headers, load and decode what passes (COUNT=100000 SEED=1)
+	cd tests && ../$(BIN)/python -m edge.header_fuzz $(or $(COUNT),100000) $(or $(SEED),1)
+
+prove: $(READY)  ## check the promises that take minutes: equal ids, no forged turn, valid JSON, sizes, no leak
+	for proof in greedy_equality random_cancels "forged_turns 100000" constrained_answers plan_against_libllama; do \
+		echo "== $$proof"; (cd tests && ../$(BIN)/python -m edge.$$proof) || exit 1; done
 
 check: lint type test  ## what CI runs
 

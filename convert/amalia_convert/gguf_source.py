@@ -33,7 +33,7 @@ def open_gguf(path: Path) -> Draft:
     """Read the headers of a 16-bit GGUF and of all its parts; no weight is read."""
     parts = _parts(path)
     stamps = [LocalFile(part).stamp for part in parts]  # before the headers: what changes from now on is noticed
-    headers = [read_header(part, model=len(parts) == 1) for part in parts]
+    headers = [read_header(part, model=False) for part in parts]  # what is written is checked as a model
     for number, header in enumerate(headers):
         told = header.metadata.get("split.no", 0), header.metadata.get("split.count", 1) or 1
         if told != (number, len(parts)):

@@ -16,7 +16,7 @@ from amalia_convert.receipt import read_receipt, receipt_path
 from amalia_edge import chat, console
 from amalia_edge.console import plain
 from amalia_edge.errors import ModelCorrupt, ModelError, ModelNotFound, ModelUnsupported
-from amalia_edge.gguf import BLOCKS, Array, Header, TensorInfo, read_header
+from amalia_edge.gguf import BLOCKS, Array, Header, TensorInfo, check_geometry, read_header
 
 PIECE = 1 << 20  # bytes
 AHEAD = 8  # pieces in memory at once
@@ -95,14 +95,16 @@ class Verification:
 
 def verify_file(path: Path) -> Verification:
     """Check a GGUF from end to end; only a header that cannot be read is raised, all else is told in the checks."""
-    header = read_header(path)
+    header = read_header(path, model=False)
+    if header.metadata.get("split.count", 1) not in (0, 1):
+        raise ModelUnsupported(path.name, "a part of a model", "join them: llama-gguf-split --merge FIRST OUT")
     told = f"GGUF {header.version}, {len(header.metadata)} keys, {len(header.tensors)} tensors"
     sha256, faulty = _read_through(header)
     return Verification(
         path,
         sha256,
         (
-            Check("header", told),
+            Check("header", told, tuple(_model_faults(header))),
             Check("size", f"{header.file_size:,} bytes, none missing and none too many", tuple(_size_faults(header))),
             Check("scales", "every scale is a finite number", tuple(_scale_faults(header, faulty))),
             Check("vocabulary", _vocabulary_told(header), tuple(_vocabulary_faults(header))),
@@ -185,6 +187,14 @@ def _read(header: Header, descriptor: int, offset: int, nbytes: int) -> bytes:
     if len(content) < nbytes:
         raise ModelCorrupt(where, f"wanted {nbytes}, {len(content)} left: the file is being changed", AGAIN)
     return content
+
+
+def _model_faults(header: Header) -> Iterator[ModelError]:
+    """Say why the runtime would refuse the model, its vocabulary aside."""
+    try:
+        check_geometry(header)
+    except ModelError as error:
+        yield error
 
 
 def _size_faults(header: Header) -> Iterator[ModelError]:

@@ -1,40 +1,37 @@
-"""Messages → token ids: template text tokenized as control, user text never.
+"""Messages → token ids: template text tokenized as control, text from outside never.
 
-A template renders messages into one text, control tokens and contents alike. To know which control token the template
-wrote and which a user typed, the first letter of whatever in a content could begin or complete one is hidden behind a
-sentinel while the template runs; the rendering is split at the control tokens left in it, the letters are put back, and
-each fragment between is tokenized as plain text. Contents without such text give the very ids of the whole rendering.
+A template renders messages into one text, control tokens and contents alike. What in a content could become part of a
+control token is hidden behind a veil while the template runs; the rendering is split at the control tokens left in it,
+the veil is lifted, and each fragment between is tokenized as plain text. Whatever the contents, the control tokens are
+those the template wrote; contents without control text give the very ids of the whole rendering.
 """
 
+import itertools
 import re
-import secrets
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from amalia_edge.errors import AmaliaError, ModelUnsupported, UsageError
+from amalia_edge.abilities import abilities, adapt, setting, thought_apart
+from amalia_edge.answer import MARKS
+from amalia_edge.errors import UsageError
 from amalia_edge.gguf import Header
+from amalia_edge.known_templates import known_template
+from amalia_edge.messages import ROLES, Message, Tool, ToolCall, read_messages, read_tools
+from amalia_edge.template import compile_template, render
+from amalia_edge.veil import Veil
 
-if TYPE_CHECKING:
-    from jinja2 import Template
+__all__ = [
+    "ROLES", "Message", "Tool", "ToolCall", "compile_template", "default_system", "encode", "render", "with_system",
+]  # fmt: skip
 
 FADINHO_SYSTEM = "És o fadinho, um modelo de linguagem pequeno. Respondes em português europeu, com frases curtas."
 AMALIA_SYSTEM = (
     "És a AMÁLIA, um modelo de linguagem aberto, feito em Portugal. Respondes em português europeu, com clareza e rigor; "
     "quando não sabes, dizes que não sabes."
 )
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-ROLES = ("system", "user", "assistant", "tool")
-LONGEST_RENDERING = 16 << 20  # characters
-
-
-class Message(TypedDict):
-    role: str
-    content: str
+SYSTEM = ("system", "developer")
+SPACE = " \t\n\v\f\r"  # C's isspace
+TAG = re.compile(r"<[^<>\s]{1,40}>|\[[^\[\]\s]{1,40}\]")
 
 
 class Tokenizer(Protocol):
@@ -63,129 +60,111 @@ def with_system(messages: Sequence[Message], header: Header) -> list[Message]:
     An empty one of the conversation's own means none at all.
     """
     default = default_system(header)
-    if default is not None and all(message["role"] != "system" for message in messages):
+    if default is not None and all(message.get("role") not in SYSTEM for message in messages):
         return [{"role": "system", "content": default}, *messages]
-    return [message for message in messages if message["role"] != "system" or message["content"]]
+    return [message for message in messages if message.get("role") not in SYSTEM or message.get("content")]
 
 
-def encode(messages: Sequence[Message], template: str | None, tokenizer: Tokenizer) -> list[int]:
-    """Give the ids of a conversation, ready for the assistant's answer."""
-    _check(messages)
-    control = tokenizer.control
-    if not template:
-        if "<|im_start|>" not in control:
-            raise ModelUnsupported("chat", "the model has no chat template", "use amalia run --raw to continue a text")
-        template = CHATML
-    hidden, letters = _hide(messages, list(control))
-    names = {token: text for text, token in control.items()}
-    rendered = render(template, hidden, names.get(tokenizer.begin, ""), names.get(tokenizer.end, ""))
+def encode(
+    messages: Sequence[Message],
+    template: str | None,
+    tokenizer: Tokenizer,
+    tools: Sequence[Tool] = (),
+    variables: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Give the ids of a conversation, ready for the assistant's answer; `variables` are the template's own switches."""
+    template = template or known_template(tokenizer.control)
+    tokens = _tokens(template, tokenizer)
+    given = setting([], None)
+    for name in variables or {}:
+        if name in given:
+            raise UsageError("template variables", f"{name!r} is set by the conversation", "leave it out")
+    can = abilities(template)
+    outside = [
+        [thought_apart(message, can) for message in read_messages(messages)], read_tools(tools), dict(variables or {})
+    ]  # fmt: skip
+    veil = Veil(tokens, outside, template)
+    hidden, offered, switches = veil.hide(outside)
+    names = {token: text for text, token in tokens.items()}
+    given = setting(adapt(hidden, offered, can), offered if can.tools else None)
+    given |= {"bos_token": names.get(tokenizer.begin, ""), "eos_token": names.get(tokenizer.end, "")}
+    rendered = render(template, switches | given)
     ids: list[int] = []
-    for fragment in re.split(f"({_any_of(control)})", rendered):
-        if fragment in control:
-            ids.append(control[fragment])
-        elif fragment:
-            for letter, sentinel in letters.items():
-                fragment = fragment.replace(sentinel, letter)
-            ids += tokenizer.encode(fragment)
+    trims = False
+    for fragment in _split(rendered, tokens):
+        if isinstance(fragment, int):
+            ids.append(fragment)
+            trims = _trims(names[fragment], tokenizer)
+        else:
+            text = veil.lift(fragment.lstrip(SPACE) if trims else fragment)
+            ids += _plain(text, tokens, tokenizer) if text else []
     if tokenizer.adds_begin and ids[:1] != [tokenizer.begin]:
         ids.insert(0, tokenizer.begin)
     return ids
 
 
-def render(template: str, messages: Sequence[Message], begin: str, end: str) -> str:
-    """Run a model's Jinja template, which came with the file and is not to be trusted, in a sandbox."""
-    compiled = compile_template(template)
-    pieces, length = [], 0
-    try:
-        for piece in compiled.generate(messages=messages, add_generation_prompt=True, bos_token=begin, eos_token=end):
-            pieces.append(piece)
-            length += len(piece)
-            if length > LONGEST_RENDERING:
-                raise ModelUnsupported(
-                    "chat template", f"renders more than {LONGEST_RENDERING:,} characters", "use --raw"
-                )
-    except AmaliaError:
-        raise
-    except Exception as problem:  # a template is a program: it may fail in any way there is
-        raise _unusable(problem) from None
-    return "".join(pieces)
+def _tokens(template: str, tokenizer: Tokenizer) -> dict[str, int]:
+    """Give what only the template may write: control tokens, and tags that are one token even in plain text."""
+    tokens = {text: token for text, token in tokenizer.control.items() if text.strip()}
+    for tag in sorted({*TAG.findall(template), *MARKS} - set(tokens)):
+        ids = tokenizer.encode(tag)
+        if len(ids) == 1:
+            tokens[tag] = ids[0]
+    return tokens
 
 
-def compile_template(template: str) -> "Template":
-    """Make a template ready to run in the sandbox, without running it."""
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """Pass a block's body through: transformers marks with it what an assistant said, for training."""
-
-        tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
-
-        def parse(self, parser: Parser) -> list[nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def refuse(message: str) -> str:
-        raise UsageError("chat template", message, "change the conversation's roles or their order")
-
-    loops = "jinja2.ext.loopcontrols"  # some templates on the Hub break out of a loop
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[loops, Generation]
-    )
-    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
-    try:
-        return environment.from_string(template)
-    except Exception as problem:  # beside its syntax: nested too deep for jinja's parser, or for Python's
-        raise _unusable(problem) from None
+def _split(rendered: str, tokens: Mapping[str, int]) -> Iterator[str | int]:
+    """Cut a rendering at its control tokens as libllama does: the longest ones first, wherever they stand."""
+    lengths = sorted({len(text) for text in tokens}, reverse=True)
+    firsts = re.compile("[" + "".join(map(re.escape, {text[0] for text in tokens})) + "]") if tokens else None
+    found = [
+        (place, place + length)
+        for place in ([match.start() for match in firsts.finditer(rendered)] if firsts else [])
+        for length in lengths
+        if rendered[place : place + length] in tokens and place + length <= len(rendered)
+    ]
+    found.sort(key=lambda span: (-len(rendered[slice(*span)].encode()), span))
+    taken: dict[int, int] = {}
+    covered: set[int] = set()
+    for start, end in found:
+        if start not in covered and end - 1 not in covered:
+            covered.update(range(start, end))
+            taken[start] = end
+    place = 0
+    for start in sorted(taken):
+        if start > place:
+            yield rendered[place:start]
+        yield tokens[rendered[start : taken[start]]]
+        place = taken[start]
+    if place < len(rendered):
+        yield rendered[place:]
 
 
-def _unusable(problem: Exception) -> ModelUnsupported:
-    return ModelUnsupported("chat template", str(problem) or type(problem).__name__, "use amalia run --raw")
+def _trims(token: str, tokenizer: Tokenizer) -> bool:
+    """Say whether libllama drops the white space after a control token, as it does for Phi-3."""
+    return tokenizer.encode(f"{token} \nx", control=True) == tokenizer.encode(f"{token}x", control=True)
 
 
-def _check(messages: Sequence[Message]) -> None:
-    if not messages:
-        raise UsageError("messages", "none", "give at least one message of the user")
-    for place, message in enumerate(messages):
-        if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
-            raise UsageError(f"messages[{place}]", "no known role, or no text", "roles are " + ", ".join(ROLES))
+def _plain(text: str, tokens: Mapping[str, int], tokenizer: Tokenizer) -> list[int]:
+    """Tokenize plain text; a tag which the vocabulary would know in it is cut after its first letter."""
+    ids = tokenizer.encode(text)
+    found = {tag: token for tag, token in tokens.items() if token in ids} if _any_in(ids, tokens) else {}
+    if not found:
+        return ids
+    tags = re.compile("|".join(f"{re.escape(tag[0])}(?={re.escape(tag[1:])})" for tag in found))
+    cuts = [0, *(match.end() for match in tags.finditer(text)), len(text)]
+    pieces = [text[start:end] for start, end in itertools.pairwise(cuts) if start < end]
+    ids = [*tokenizer.encode(pieces[0]), *(token for piece in pieces[1:] for token in _continued(piece, tokenizer))]
+    if _any_in(ids, tokens):
+        ids = [token for letter in text for token in _continued(letter, tokenizer)]
+    return ids
 
 
-def _hide(messages: Sequence[Message], control: list[str]) -> tuple[list[Message], dict[str, str]]:
-    """Hide the first letter of what could become control text; give the sentinel of each hidden letter.
-
-    A template may strip and join contents, so a control token could come together from the end of one and the beginning
-    of the next, or of the template's own text.
-    """
-    mark = f"\ue000{secrets.randbelow(10**18):018}"  # nobody who wrote a content could know it
-    letters: dict[str, str] = {}
-
-    def hide(letter: str) -> str:
-        return letters.setdefault(letter, f"{mark}{len(letters)}\ue001")
-
-    begins = re.compile(_any_of(text[:2] for text in control))
-    first = {text[0] for text in control}
-    tails = {text[cut:] for text in control for cut in range(1, len(text))}
-
-    def clean(content: str) -> str:
-        inner = content.strip()
-        if any(inner.startswith(tail) or (inner and tail.startswith(inner)) for tail in tails):
-            place = content.index(inner)
-            return content[:place] + hide(inner[0]) + clean_rest(content[place + 1 :])
-        return clean_rest(content)
-
-    def clean_rest(content: str) -> str:
-        content = begins.sub(lambda found: hide(found[0][0]) + found[0][1:], content)
-        inner = content.rstrip()
-        if inner[-1:] in first:
-            content = inner[:-1] + hide(inner[-1]) + content[len(inner) :]
-        return content
-
-    return [{"role": message["role"], "content": clean(message["content"])} for message in messages], letters
+def _any_in(ids: Sequence[int], tokens: Mapping[str, int]) -> bool:
+    return not set(ids).isdisjoint(tokens.values())
 
 
-def _any_of(texts: Iterable[str]) -> str:
-    """Give the pattern of any of these texts, the longest first; of none at all, one that never matches."""
-    return "|".join(map(re.escape, sorted(set(texts), key=len, reverse=True))) or r"(?!)"
+def _continued(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Tokenize what follows other text, without the space some vocabularies put before a beginning."""
+    line, ids = tokenizer.encode("\n"), tokenizer.encode("\n" + text)
+    return ids[len(line) :] if ids[: len(line)] == line else tokenizer.encode(text)

@@ -1,5 +1,6 @@
 """What a person or a machine sees: results on standard output, everything else on standard error."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from amalia_edge.errors import AmaliaError
+from amalia_edge.errors import AmaliaError, DoesNotFit
 
 SCHEMA = 1  # of every JSON object we print
 
@@ -23,7 +24,9 @@ def emit(command: str, result: Any) -> None:
 
 
 def emit_failure(command: str, error: AmaliaError) -> None:
-    what = {"code": error.code, "where": error.where, "found": error.found, "advice": error.advice}
+    what: dict[str, Any] = {"code": error.code, "where": error.where, "found": error.found, "advice": error.advice}
+    if isinstance(error, DoesNotFit) and error.shortage is not None:
+        what |= dataclasses.asdict(error.shortage)
     _print({"schema": SCHEMA, "command": command, "error": what})
 
 

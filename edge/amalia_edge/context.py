@@ -78,10 +78,10 @@ class Context:
     """One llama context with its batch and its threads; a decode is all that happens for a token."""
 
     def __init__(self, model: Any, size: int, threads: int, config: ContextSettings, on_node: Any = None) -> None:
-        """Make room for `size` tokens in each sequence.
+        """Make room for `size` tokens in each sequence, and for the logits of one of them at a time.
 
-        A callback for every node of the graph, as graph.py makes it, may be given as `on_node`; whoever made it keeps
-        it alive.
+        A callback for every node of the graph, as graph.py makes it, may be given as `on_node`: then there is room for
+        the logits of every token. Whoever made the callback keeps it alive.
         """
         bindings = self._library = library()
         parameters = bindings.llama_context_default_params()
@@ -94,7 +94,10 @@ class Context:
         parameters.type_k, parameters.type_v = CACHE_TYPES[config.cache_keys], CACHE_TYPES[config.cache_values]
         parameters.flash_attn_type = FLASH_ATTENTION[config.flash_attention]
         parameters.no_perf = True
-        if on_node is not None:
+        self._every = on_node is not None
+        if on_node is None:
+            parameters.n_outputs_max = config.sequences  # or a batch of logits is reserved: 0.2 GB at 128,000 tokens
+        else:
             parameters.cb_eval = on_node
         with reasons() as why:
             self.pointer = bindings.llama_init_from_model(model, parameters)
@@ -147,6 +150,7 @@ class Context:
         The logits after the last one are kept, or after every one. `stop` is asked again and again while the CPU works
         on many tokens; once it says so the decode ends as `aborted`, and Ctrl-C ends it likewise.
         """
+        assert self._every or not every, "libllama aborts when there are more logits than room was made for"
         count = self._batch.n_tokens = len(ids)
         if count == 1:
             self._tokens[0], self._positions[0], self._places[0] = ids[0], start, sequence

@@ -15,11 +15,9 @@ from amalia_edge.build import installed_build
 from amalia_edge.console import megabytes
 from amalia_edge.decision import VERSION
 from amalia_edge.errors import LibraryMissing, UsageError
+from amalia_edge.hazards import hazards
 from amalia_edge.machine import Machine
 from amalia_edge.selftest import SelfTest, self_test
-
-LITTLE_MEMORY = 2_000_000_000  # bytes; less than this and only toys fit
-UNSOUND_GCC = "gcc before 12.4, and 13.0 to 13.2"
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Diagnosis:
         board = f"{seen.jetson.model}, L4T {seen.jetson.l4t}, mode {seen.jetson.power_mode}" if seen.jetson else ""
         flags = " ".join(map(str, library.build.get("flags", [])))
         shown = {
-            "machine": f"{seen.cpu} ({seen.arch}), {seen.cores} cores, {seen.threads} threads",
+            "machine": f"{seen.cpu} ({seen.arch}), {seen.cores} cores, {seen.threads} threads, {seen.fast_cores} used",
             "board": board,
             "memory": f"{megabytes(seen.available)} free of {megabytes(seen.memory)}",
             "system": f"{seen.distribution}, {seen.libc}, Python {seen.python}",
@@ -83,54 +81,10 @@ def examine(root: Path = Path("/"), ask: machine.Ask | None = None) -> Diagnosis
     return Diagnosis(seen, library, tried, tuple(hazards(seen, library, tried)))
 
 
-def hazards(seen: Machine, library: Library, tried: SelfTest | None) -> list[str]:
-    """Turn what was seen into sentences that end in what to do."""
-    found = []
-    if library.missing:
-        found.append(f"llama-cpp-python: {library.missing}. Run: amalia setup")
-    elif not library.build:
-        found.append(
-            "llama-cpp-python was not built by amalia setup, so its flags are unknown. Run: amalia setup --rebuild"
-        )
-    if tried and not tried.ok:
-        found.append(f"{tried}. Run: amalia setup --rebuild")
-    if not library.missing and seen.amx and "AMX_INT8" not in library.features:
-        found.append(
-            "This CPU has AMX and the build does not use it: half the speed or less. Run: amalia setup --rebuild"
-        )
-    if _built_by_unsound_gcc(library):
-        found.append(f"Built with AMX by {UNSOUND_GCC}, which crashes at the first token. Run: amalia setup --rebuild")
-    if not library.missing and _has_gpu(seen) and all(device.kind == "cpu" for device in library.devices):
-        need = (
-            "amalia setup --rebuild"
-            if seen.nvcc or seen.system == "Darwin"
-            else "install the CUDA toolkit, then amalia setup"
-        )
-        found.append(f"There is a GPU and the build does not use it. Do: {need}")
-    if 0 < seen.available < LITTLE_MEMORY:
-        found.append(f"Only {megabytes(seen.available)} of memory are free: close programs, or choose a small model.")
-    return found + _jetson_hazards(seen)
-
-
-def _jetson_hazards(seen: Machine) -> list[str]:
-    if seen.jetson is None:
-        return []
-    mode = seen.jetson.power_mode
-    if mode and "MAXN" not in mode.upper():
-        return [f"The board runs in power mode {mode}. List the modes with: sudo nvpmodel -p --verbose"]
-    return []
-
-
-def _has_gpu(seen: Machine) -> bool:
-    return bool(seen.gpus) or seen.jetson is not None or (seen.system == "Darwin" and seen.arch == "arm64")
-
-
-def _built_by_unsound_gcc(library: Library) -> bool:
-    compiler = str(library.build.get("compiler", "")).lower()
-    kind, _, version = compiler.partition(" ")
-    number = tuple(int(part) for part in version.split()[0].split(".") if part.isdigit()) if version else ()
-    unsound = kind == "gcc" and (number < (12, 4) or (13, 0) <= number < (13, 3))
-    return unsound and "AMX_INT8" in library.features
+def examine_recorded(seen: Machine) -> Diagnosis:
+    """Say of a machine that is not at hand what can be said without its library."""
+    library = Library("", (), {}, (), "not asked: this is a recorded machine")
+    return Diagnosis(seen, library, None, tuple(hazards(seen, None, None)))
 
 
 def _library() -> Library:
@@ -152,7 +106,5 @@ def record(file: Path) -> Path:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Count the physical cores this process may use: decoding gains nothing from hyper-threads."""
-    quick = ("uname", "nproc", "sysctl")
-    seen = machine.look(root, lambda words: machine.ask_here(words) if words[0] in quick else None)
-    return max(1, min(seen.cores, seen.threads))
+    """Count the physical cores that compute well and that this process may use: decoding gains nothing from others."""
+    return machine.glance(root).fast_cores

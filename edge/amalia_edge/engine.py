@@ -11,7 +11,7 @@ of its beginning, or copies it from there, and reads only the rest.
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from amalia_edge.context import Context
 from amalia_edge.errors import Busy, ContextFull, DecodeError, OutOfTime, UsageError
+from amalia_edge.messages import ToolCall
 from amalia_edge.sampler import Constraint, Sampler, SamplingConfig, logprobs
 from amalia_edge.text import TextStream
 
@@ -42,6 +43,8 @@ class Piece:
     sequence: "Sequence | None" = field(default=None, repr=False, compare=False)
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens and their log-probabilities
+    reasoning: str = ""  # what a chat's answer said before its words, apart from them
+    calls: tuple[ToolCall, ...] = ()  # of tools
 
 
 @dataclass(eq=False)
@@ -126,6 +129,8 @@ class Loaded(Protocol):
     @property
     def threads(self) -> int: ...
 
+    def adapt(self, context: Any) -> None: ...
+
 
 class Engine:
     def __init__(self, model: Loaded, queue: int = 0) -> None:
@@ -133,6 +138,7 @@ class Engine:
         self._vocabulary = model.vocabulary
         self.context, self._most = model.context, model.config.sequences + queue
         self._state = Context(model.pointer, model.context, model.threads, model.config)
+        model.adapt(self._state.pointer)
         self._largest_chunk: int = min(model.config.micro_batch, model.config.batch, self.context)
         self._slots = [Slot(index) for index in range(model.config.sequences)]
         self._waiting: deque[Sequence] = deque()
@@ -162,7 +168,7 @@ class Engine:
             raise ContextFull("prompt", found, f"shorten it, or load with --ctx-size above {len(ids)}")
         sequence = Sequence(list(ids), len(ids), sampling)
         sequence._constraint = sampling.grammar.open(self._vocabulary) if sampling.grammar else None
-        sequence._sampler = Sampler(sampling, self._vocabulary, ids)
+        sequence._sampler = Sampler(sampling, self._vocabulary, ids)  # nothing after it fails: it must be closed
         sequence._text = TextStream(sampling.stop)
         self._waiting.append(sequence)
         self._admit()
@@ -181,11 +187,13 @@ class Engine:
             self._read(pieces)
         return pieces
 
-    def stream(self, sequence: Sequence) -> Iterator[Piece]:
-        """Step until the sequence ends; leaving early cancels it."""
+    def stream(self, sequence: Sequence, on_read: Callable[[int], None] | None = None) -> Iterator[Piece]:
+        """Step until the sequence ends; leaving early cancels it. `on_read` hears how much of the prompt was read."""
         try:
             while sequence.finish is None or any(piece.sequence is sequence for piece in self._untold):
                 pieces = self.step()
+                if on_read is not None and not sequence.generated:
+                    on_read(sequence.decoded)
                 self._untold += [piece for piece in pieces if piece.sequence is not sequence]
                 yield from (piece for piece in pieces if piece.sequence is sequence)
             if sequence.error is not None:
@@ -201,7 +209,7 @@ class Engine:
 
     def saved(self, ids: Ids[int]) -> NDArray[np.uint8] | None:
         """Give the memory of exactly these ids, to restore them from; None where no free slot holds them."""
-        for slot in self._slots:
+        for slot in sorted(self._slots, key=lambda slot: len(slot.held)):  # the one that loses least by it
             holds = slot.sequence is None and slot.held[: len(ids)] == list(ids) and slot.index not in self._copied
             if holds and (slot.exact is None or slot.exact >= len(ids)) and self._rewind(slot, len(ids)) == len(ids):
                 return self._state.saved(slot.index)

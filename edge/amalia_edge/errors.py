@@ -27,6 +27,8 @@ Each reads as one line: *where: what was found; what would do.*
 """
 
 import re
+from dataclasses import dataclass
+from typing import Any
 
 
 class AmaliaError(Exception):
@@ -125,8 +127,31 @@ class NotComparable(BenchError):
     pass
 
 
+@dataclass(frozen=True)
+class Option:
+    """One thing that would fit: how to say it, the settings it changes, and the bytes it would need."""
+
+    advice: str  # "-c 4096"
+    settings: dict[str, Any]  # of a LoadConfig, or the level of a smaller file
+    needed: int
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """What was wanted of a device's memory, what there is, and what would fit."""
+
+    device: str
+    needed: int
+    free: int  # that may be taken: the reserve is off
+    options: tuple[Option, ...] = ()
+
+
 class DoesNotFit(AmaliaError):
     exit_code = 9
+
+    def __init__(self, where: str, found: str, advice: str = "", shortage: Shortage | None = None) -> None:
+        super().__init__(where, found, advice)
+        self.shortage = shortage
 
 
 class BundleError(AmaliaError):

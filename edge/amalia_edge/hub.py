@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import inspect
 import os
 import re
 import time
@@ -35,6 +34,7 @@ class HubFile:
     name: str
     nbytes: int
     sha256: str | None  # the Hub's own, of large files
+    git_sha1: str | None = field(default=None, compare=False)  # of small ones
 
     def __post_init__(self) -> None:
         where, name, nbytes = f"the Hub's file {str(self.name)[:80]}", self.name, self.nbytes
@@ -45,6 +45,8 @@ class HubFile:
             raise HubError(where, f"a size of {str(nbytes)[:40]} bytes", "do not use this repository")
         if self.sha256 is not None and not _SHA256.fullmatch(str(self.sha256)):
             raise HubError(where, "its SHA-256 is none", "do not use this repository")
+        if self.git_sha1 is not None and not _COMMIT.fullmatch(str(self.git_sha1)):
+            raise HubError(where, "its SHA-1 is none", "do not use this repository")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ def find_repository(name: str, revision: str | None = None) -> Repository:
         if not isinstance(info.siblings, list):
             raise HubError(where, "the Hub lists no files", CHECK)
         files = [
-            HubFile(entry.rfilename, *((entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, None)))
+            HubFile(
+                entry.rfilename,
+                *((entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, None, entry.blob_id)),
+            )
             for entry in info.siblings
         ]
         return Repository(name, info.sha, {file.name: file for file in files}, revision)
@@ -96,7 +101,7 @@ def fetch(repository: Repository, names: Sequence[str], advance: Callable[[int],
         elif is_offline():
             raise not_cached(repository.name, name)
         else:
-            _download(repository, repository.files[name], advance)
+            _bring(repository, repository.files[name], advance)
     _remember(repository)
     return snapshot_folder(repository)
 
@@ -125,7 +130,12 @@ def cache_folder() -> Path:
 
 def snapshot_folder(repository: Repository) -> Path:
     """Give the cache's folder of a repository at its commit; it holds what has been fetched."""
-    return _storage(repository.name) / "snapshots" / repository.commit
+    return storage_folder(repository.name) / "snapshots" / repository.commit
+
+
+def storage_folder(name: str) -> Path:
+    """Give the cache's folder of a repository, at whatever commit."""
+    return cache_folder() / f"models--{name.replace('/', '--')}"
 
 
 def is_offline() -> bool:
@@ -134,33 +144,24 @@ def is_offline() -> bool:
     return wish.upper() in ("1", "ON", "YES", "TRUE")
 
 
-def _download(repository: Repository, file: HubFile, advance: Callable[[int], None]) -> None:
-    """Let the client bring one file into its cache, then do what it leaves out: look at the content."""
-    where, pointer = f"{repository.name}/{file.name}", snapshot_folder(repository) / file.name
-    download, arrived = client().hf_hub_download, 0
+def _bring(repository: Repository, file: HubFile, advance: Callable[[int], None]) -> None:
+    """Bring a large file, which has a hash, ourselves; a small one through the client."""
+    from amalia_edge import hub_blob
 
-    def count(nbytes: int) -> None:
-        nonlocal arrived
-        arrived += nbytes
-        advance(nbytes)
-
-    settings = {"cache_dir": cache_folder(), "endpoint": endpoint(), "force_download": pointer.exists()}
-    if "tqdm_class" in inspect.signature(download).parameters:  # before 1.0, a file is counted when it is there
-        settings["tqdm_class"] = _silent_bar(count)
-
-    def attempt() -> None:
-        count(-arrived)
+    with _translated(f"{repository.name}/{file.name}", repository.name):
+        if file.sha256:
+            hub_blob.bring(repository, file, advance)
+            return
+        pointer, download = snapshot_folder(repository) / file.name, client().hf_hub_download
+        settings = {"cache_dir": cache_folder(), "endpoint": endpoint(), "force_download": pointer.exists()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the disk may be too small: a full one is an error of ours
-            download(repository.name, file.name, revision=repository.commit, **settings)
-
-    with _translated(where, repository.name):
-        _patiently(attempt)
-        count(file.nbytes - arrived)
-        if _size(pointer) != file.nbytes or (file.sha256 and _hash(pointer) != file.sha256):
+            _patiently(lambda: download(repository.name, file.name, revision=repository.commit, **settings))
+        if _size(pointer) != file.nbytes or (file.git_sha1 and _git_sha1(pointer) != file.git_sha1):
             _remove(pointer)
-            found = "what arrived is not what the Hub has: size or SHA-256 differ"
-            raise HubError(where, found, "it was removed; give the same command again")
+            found = "what arrived is not what the Hub has: size or SHA-1 differ"
+            raise HubError(f"{repository.name}/{file.name}", found, "it was removed; give the same command again")
+        advance(file.nbytes)
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:
@@ -182,22 +183,6 @@ def _broke(problem: Exception) -> bool:
     return type(problem).__name__ in ("ReadError", "ChunkedEncodingError", "RemoteProtocolError")
 
 
-def _silent_bar(count: Callable[[int], None]) -> type:
-    """Make a progress bar that draws nothing and tells us what it is told."""
-
-    class Bar(client().utils.tqdm):  # type: ignore[misc]
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            super().__init__(*arguments, **{**settings, "disable": True})
-
-        def update(self, n: float | None = 1) -> None:
-            count(int(n or 0))
-
-        def update_transfer(self, n: float | None = 1) -> None:
-            """Leave out what Xet counts a second time: on the line, besides on the disk."""
-
-    return Bar
-
-
 def client() -> Any:
     """Import the client and keep it off standard error, which is ours, and from telling anybody about this machine."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # it would ask which agents to look for
@@ -215,7 +200,7 @@ def client() -> Any:
 def _remember(repository: Repository) -> None:
     """Note in the cache what the commit is called, so that the name finds it without a connection."""
     if repository.revision != repository.commit and not is_offline():
-        ref = _storage(repository.name) / "refs" / repository.revision
+        ref = storage_folder(repository.name) / "refs" / repository.revision
         with suppress(OSError):  # a cache may be read-only
             ref.parent.mkdir(parents=True, exist_ok=True)
             ref.write_text(repository.commit, "ascii")
@@ -223,7 +208,7 @@ def _remember(repository: Repository) -> None:
 
 def _cached_repository(name: str, revision: str) -> Repository:
     """Tell what the cache holds of a repository, without a connection."""
-    folder = _storage(name)
+    folder = storage_folder(name)
     try:
         commit = revision if _COMMIT.fullmatch(revision) else (folder / "refs" / revision).read_text("ascii").strip()
     except (OSError, ValueError):
@@ -259,16 +244,9 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _storage(name: str) -> Path:
-    return cache_folder() / f"models--{name.replace('/', '--')}"
+def _git_sha1(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _check_name(name: str) -> None:
@@ -360,7 +338,7 @@ def _no_file(repository: Repository, name: str) -> HubError:
 def not_cached(repository: str, what: str) -> HubError:
     """Say that there is no connection, and nothing in the cache."""
     found = f"{what[:80]} is not in the Hub's cache, and HF_HUB_OFFLINE is set"
-    return HubError(repository, found, f"unset it, or copy {_storage(repository)} from a machine that has it")
+    return HubError(repository, found, f"unset it, or copy {storage_folder(repository)} from a machine that has it")
 
 
 def may_pass(status: int, url: str) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from amalia_edge import native
+from amalia_edge.adapter import Adapter
 from amalia_edge.errors import UsageError
 
 LARGEST_DEFAULT_CONTEXT, LARGEST_CONTEXT = 8192, 1 << 24
@@ -26,6 +27,8 @@ class LoadConfig:
     mapped: bool = True
     locked: bool = False
     fit: bool = False  # take less than was wished where the wish does not fit
+    adapters: tuple[Adapter, ...] = ()
+    chat_template: str | None = None  # the name of one of ours, instead of the file's own
 
     def __post_init__(self) -> None:
         for name in ("context", "threads", "batch", "micro_batch"):

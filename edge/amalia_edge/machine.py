@@ -17,7 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from amalia_edge.cgroup import group_limits
+from amalia_edge.cores import all_cores, allowed_processors, fast_cores, numbers
 from amalia_edge.errors import UsageError
+from amalia_edge.root_files import first_number, pairs, read
 
 FORMAT = 1  # of a recorded machine
 Ask = Callable[[Sequence[str]], "str | None"]  # a command's words → what it printed, None when it is missing or failed
@@ -47,6 +50,7 @@ class Jetson:
     soc: str  # "tegra234"
     l4t: str  # "36.4.7"
     power_mode: str
+    power_modes: tuple[tuple[int, str], ...] = ()  # the board's own table: number, name
 
     @property
     def jetpack(self) -> str:
@@ -60,9 +64,13 @@ class Machine:
     cpu: str
     features: tuple[str, ...]  # the kernel's names, sorted
     cores: int  # physical
+    fast_cores: int  # of them, those that compute well and that this process may use
     threads: int  # logical CPUs this process may use, cgroup quota included
+    nodes: int  # of NUMA
     memory: int  # bytes, cgroup limit included
     available: int  # bytes
+    zram: int  # bytes of swap that are compressed memory
+    desktop: bool  # a graphical session's server runs
     distribution: str
     libc: str  # "glibc 2.36", "musl"
     python: str
@@ -103,6 +111,7 @@ _KERNELS = {
 }
 _NVIDIA_SMI = "nvidia-smi --query-gpu=name,compute_cap,memory.total --format=csv,noheader"
 _SYSCTL = "sysctl hw machdep.cpu.brand_string"
+_DESKTOP = "systemctl is-active display-manager"
 _NVCC = ("nvcc", "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc")
 # Everything `look` may ask for, and so everything `record` writes down.
 COMMANDS = (
@@ -117,6 +126,7 @@ COMMANDS = (
     *(f"{nvcc} --version" for nvcc in _NVCC),
     _NVIDIA_SMI,
     "nvpmodel -q",
+    _DESKTOP,
     _SYSCTL,
     "vm_stat",
     "sw_vers -productVersion",
@@ -139,6 +149,8 @@ FILES = (
     "sys/devices/system/cpu/cpu[0-9]*/topology/core_id",
     "sys/devices/system/cpu/cpu[0-9]*/topology/physical_package_id",
     "sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq",
+    "sys/devices/system/cpu/cpu[0-9]*/cpu_capacity",
+    "sys/devices/cpu_core/cpus",
     "sys/devices/system/node/node[0-9]*/cpulist",
     "sys/devices/system/node/node[0-9]*/meminfo",
     "sys/devices/virtual/thermal/thermal_zone*/type",
@@ -148,7 +160,6 @@ FILES = (
     "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/curr*_input",
     "sys/block/zram*/disksize",
 )
-_FILE_LIMIT = 1 << 20  # bytes read of any one of them
 
 
 def look(root: Path = Path("/"), ask: Ask | None = None) -> Machine:
@@ -156,20 +167,26 @@ def look(root: Path = Path("/"), ask: Ask | None = None) -> Machine:
     ask = ask or answers(root)
     system, _, arch = (ask(("uname", "-sm")) or "").strip().partition(" ")
     arch = {"AMD64": "x86_64", "amd64": "x86_64"}.get(arch, arch)
-    sysctl = _pairs(ask(_SYSCTL.split()) or "") if system == "Darwin" else {}
-    cpuinfo = _read(root, "proc/cpuinfo")
-    quota, limit = _cgroup_limits(root)
-    allowed = int(ask(("nproc",)) or sysctl.get("hw.logicalcpu") or 1)
+    sysctl = pairs(ask(_SYSCTL.split()) or "") if system == "Darwin" else {}
+    cpuinfo = read(root, "proc/cpuinfo")
+    quota, limit, taken = group_limits(root)
+    allowed = len(numbers(allowed_processors(root))) or int(ask(("nproc",)) or sysctl.get("hw.logicalcpu") or 1)
+    threads = max(1, min(allowed, math.ceil(quota))) if quota else allowed
+    cores = int(sysctl.get("hw.physicalcpu") or all_cores(root, cpuinfo))
     memory, available = _memory(root, ask, sysctl)
     return Machine(
         system=system,
         arch=arch,
         cpu=sysctl.get("machdep.cpu.brand_string") or _cpu_name(cpuinfo),
         features=_features(cpuinfo, sysctl),
-        cores=int(sysctl.get("hw.physicalcpu") or _cores(root, cpuinfo)),
-        threads=max(1, min(allowed, math.ceil(quota))) if quota else allowed,
+        cores=cores,
+        fast_cores=max(1, min(int(sysctl.get("hw.perflevel0.physicalcpu") or fast_cores(root) or cores), threads)),
+        threads=threads,
+        nodes=max(1, len(list(root.glob("sys/devices/system/node/node[0-9]*")))),
         memory=min(memory, limit) if limit else memory,
-        available=min(available, limit) if limit else available,
+        available=min(available, max(0, limit - taken)) if limit else available,
+        zram=1024 * sum(int(kB) for kB in re.findall(r"(?m)^/dev/zram\S+\s+\S+\s+(\d+)", read(root, "proc/swaps"))),
+        desktop=_desktop(root, ask),
         distribution=_distribution(root, ask, system),
         libc=(ask(("getconf", "GNU_LIBC_VERSION")) or _musl(root)).strip() if system == "Linux" else "",
         python=(ask(("python3", "--version")) or "").replace("Python", "").strip(),
@@ -178,6 +195,13 @@ def look(root: Path = Path("/"), ask: Ask | None = None) -> Machine:
         compilers=_compilers(ask, system),
         jetson=_jetson(root, ask),
     )
+
+
+def glance(root: Path = Path("/"), ask: Ask | None = None) -> Machine:
+    """Look without the commands that take long: no compiler, driver or service is asked."""
+    ask = ask or answers(root)
+    quick = ("uname", "nproc", "sysctl", "vm_stat")
+    return look(root, lambda words: ask(words) if words[0] in quick else None)
 
 
 def answers(root: Path) -> Ask:
@@ -222,12 +246,19 @@ def record(root: Path, file: Path, ask: Ask | None = None) -> Path:
     ask = ask or answers(root)
     asked = {command: ask(command.split()) for command in _commands_to_record(ask)}
     kept = {command: _anonymous(text) for command, text in asked.items() if text is not None}
-    contents = {name: _anonymous(_read(root, name)) for name in _files_to_record(root)}
-    quota, limit = _cgroup_limits(root)
+    contents = {name: _anonymous(read(root, name)) for name in _files_to_record(root)}
+    if _desktop(root, ask):
+        kept[_DESKTOP] = "active\n"
+    allowed = allowed_processors(root)
+    if allowed:  # of the whole file, this line alone
+        contents["proc/self/status"] = f"Cpus_allowed_list:\t{allowed}\n"
+    quota, limit, taken = group_limits(root)
     if quota:  # the process's own group, so that its path, which may name a user, is not needed
         contents["sys/fs/cgroup/cpu.max"] = f"{round(quota * 100000)} 100000\n"
     if limit:
         contents["sys/fs/cgroup/memory.max"] = f"{limit}\n"
+        if taken:
+            contents["sys/fs/cgroup/memory.current"] = f"{taken}\n"
     contents["machine.json"] = json.dumps({"format": FORMAT, "commands": kept}, indent=2, sort_keys=True) + "\n"
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -262,24 +293,6 @@ def _anonymous(text: str) -> str:
     return re.sub(r"(/home/|/Users/)[^/\s:]+", r"\1someone", text)
 
 
-def _read(root: Path, name: str) -> str:
-    try:
-        with (root / name).open("rb") as file:
-            return file.read(_FILE_LIMIT).decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
-
-
-def _pairs(text: str) -> dict[str, str]:
-    """Read lines of `key: value`; of a key that repeats, as in cpuinfo, the first."""
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon:
-            found.setdefault(key.strip(), value.strip())
-    return found
-
-
 # Arm says who made a core and which part it is, not what it is called.
 _ARM_PARTS = {
     "0xd03": "Cortex-A53",
@@ -294,7 +307,7 @@ _ARM_PARTS = {
 
 
 def _cpu_name(cpuinfo: str) -> str:
-    said = _pairs(cpuinfo)
+    said = pairs(cpuinfo)
     return said.get("model name") or _ARM_PARTS.get(said.get("CPU part", ""), said.get("CPU part", "unknown CPU"))
 
 
@@ -308,7 +321,7 @@ _APPLE_FEATURES = {
 
 
 def _features(cpuinfo: str, sysctl: dict[str, str]) -> tuple[str, ...]:
-    said = _pairs(cpuinfo)
+    said = pairs(cpuinfo)
     linux = (said.get("flags") or said.get("Features") or "").split()
     apple = [
         name
@@ -318,66 +331,31 @@ def _features(cpuinfo: str, sysctl: dict[str, str]) -> tuple[str, ...]:
     return tuple(sorted({*linux, *apple}))
 
 
-def _cores(root: Path, cpuinfo: str) -> int:
-    """Count physical cores; where the kernel shows no topology, as in many containers, count processors."""
-    places = {
-        (_read(root, f"{folder}/physical_package_id").strip(), _read(root, f"{folder}/core_id").strip())
-        for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/topology/core_id")
-        for folder in [path.parent.relative_to(root).as_posix()]
-    }
-    return len(places) or len(re.findall(r"(?m)^processor\s*:", cpuinfo)) or 1
+def _desktop(root: Path, ask: Ask) -> bool:
+    """Say whether a graphical session's server runs: its sockets show it, or the system's manager says so."""
+    sockets = (path for pattern in ("tmp/.X11-unix/X*", "run/user/*/wayland-*") for path in root.glob(pattern))
+    return any(True for _ in sockets) or (ask(_DESKTOP.split()) or "").strip() == "active"
 
 
 def _memory(root: Path, ask: Ask, sysctl: dict[str, str]) -> tuple[int, int]:
     """Give total and available bytes; what macOS can free at once counts as available, as on Linux."""
     if sysctl:
-        pages = _pairs(ask(("vm_stat",)) or "")
+        pages = pairs(ask(("vm_stat",)) or "")
         page = int(sysctl.get("hw.pagesize", "16384"))
         free = sum(
-            _first_number(pages.get(f"Pages {kind}", "")) for kind in ("free", "inactive", "speculative", "purgeable")
+            first_number(pages.get(f"Pages {kind}", "")) for kind in ("free", "inactive", "speculative", "purgeable")
         )
         total = int(sysctl.get("hw.memsize", "0"))
         return total, free * page or total // 2
-    said = _pairs(_read(root, "proc/meminfo"))  # kB
-    total = 1024 * _first_number(said.get("MemTotal", ""))
-    return total, 1024 * _first_number(said.get("MemAvailable", "")) or total // 2
-
-
-def _first_number(text: str) -> int:
-    found = re.search(r"\d+", text)
-    return int(found.group()) if found else 0
-
-
-def _cgroup_limits(root: Path) -> tuple[float, int]:
-    """Give the tightest CPU quota (in CPUs) and memory limit (bytes) over this process's groups; 0 means none."""
-    quotas, limits = [], []
-    for group in _cgroups(root):
-        quota, _, period = _read(root, f"{group}/cpu.max").strip().partition(" ")  # "max 100000" or "150000 100000"
-        if quota.isdigit() and period.isdigit():
-            quotas.append(int(quota) / int(period))
-        limit = _read(root, f"{group}/memory.max").strip()
-        if limit.isdigit():
-            limits.append(int(limit))
-    # the first version's files, still met under older container engines
-    quota, period = (_read(root, f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
-    if quota.isdigit() and period.isdigit() and int(period):
-        quotas.append(int(quota) / int(period))
-    limit = _read(root, "sys/fs/cgroup/memory/memory.limit_in_bytes").strip()
-    if limit.isdigit() and int(limit) < 1 << 60:  # "no limit" is written as a huge number
-        limits.append(int(limit))
-    return min(quotas, default=0.0), min(limits, default=0)
-
-
-def _cgroups(root: Path) -> list[str]:
-    own = re.search(r"(?m)^0::/(.*)$", _read(root, "proc/self/cgroup"))
-    parts = [part for part in (own.group(1) if own else "").split("/") if part not in ("", "..")]
-    return ["/".join(["sys/fs/cgroup", *parts[:depth]]) for depth in range(len(parts) + 1)]
+    said = pairs(read(root, "proc/meminfo"))  # kB
+    total = 1024 * first_number(said.get("MemTotal", ""))
+    return total, 1024 * first_number(said.get("MemAvailable", "")) or total // 2
 
 
 def _distribution(root: Path, ask: Ask, system: str) -> str:
     if system == "Darwin":
         return f"macOS {(ask(('sw_vers', '-productVersion')) or '').strip()}".strip()
-    said = re.search(r'(?m)^PRETTY_NAME="?([^"\n]*)', _read(root, "etc/os-release"))
+    said = re.search(r'(?m)^PRETTY_NAME="?([^"\n]*)', read(root, "etc/os-release"))
     return said.group(1) if said else system
 
 
@@ -424,15 +402,16 @@ def identify(ask: Ask, path: str) -> Compiler | None:
 
 
 def _jetson(root: Path, ask: Ask) -> Jetson | None:
-    release = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", _read(root, "etc/nv_tegra_release"))
-    soc = re.search(r"nvidia,(tegra\d+)", _read(root, "proc/device-tree/compatible"))
+    release = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", read(root, "etc/nv_tegra_release"))
+    soc = re.search(r"nvidia,(tegra\d+)", read(root, "proc/device-tree/compatible"))
     if not release and not soc:
         return None
     return Jetson(
-        model=_read(root, "proc/device-tree/model").strip("\0 \n") or "NVIDIA Jetson",
+        model=read(root, "proc/device-tree/model").strip("\0 \n") or "NVIDIA Jetson",
         soc=soc.group(1) if soc else "",
         l4t=".".join(release.groups()) if release else "",
         power_mode=_power_mode(root, ask),
+        power_modes=tuple((int(number), name) for number, name in _power_modes(root)),
     )
 
 
@@ -441,6 +420,10 @@ def _power_mode(root: Path, ask: Ask) -> str:
     if said:
         return said.group(1)
     # without the tool: the mode's number, named by the board's own table, because numbers differ between boards
-    number = re.search(r"pmode:(\d+)", _read(root, "var/lib/nvpmodel/status"))
-    table = dict(re.findall(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", _read(root, "etc/nvpmodel.conf")))
+    number = re.search(r"pmode:(\d+)", read(root, "var/lib/nvpmodel/status"))
+    table = dict(_power_modes(root))
     return table.get(str(int(number.group(1))), "") if number else ""
+
+
+def _power_modes(root: Path) -> list[tuple[str, str]]:
+    return re.findall(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", read(root, "etc/nvpmodel.conf"))

@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -178,9 +178,13 @@ def devices() -> list[BackendDevice]:
     return found
 
 
-def open_model(path: Path, config: "ModelSettings", progress: Callable[[float], None] | None = None) -> Any:
-    """Load a model file; its header must have been checked before."""
+def open_model(
+    path: Path | Sequence[Path], config: "ModelSettings", progress: Callable[[float], None] | None = None
+) -> Any:
+    """Load a model from its file, or from all its parts in order; its header must have been checked before."""
     bindings = library()
+    paths = (path,) if isinstance(path, Path) else tuple(path)
+    name = paths[0].name
     parameters = bindings.llama_model_default_params()
     parameters.n_gpu_layers = config.gpu_layers
     modes = {
@@ -204,16 +208,17 @@ def open_model(path: Path, config: "ModelSettings", progress: Callable[[float], 
     callback = bindings.llama_progress_callback(on_progress)
     parameters.progress_callback = callback
     with reasons() as why, held_interrupts(interrupts.append):
-        pointer = bindings.llama_model_load_from_file(os.fsencode(path), parameters)
+        encoded = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
+        pointer = bindings.llama_model_load_from_splits(encoded, len(paths), parameters)
         if interrupts:
             if pointer:
                 bindings.llama_model_free(pointer)
             raise interrupts[0]
         if not pointer:
-            raise ModelCorrupt(path.name, f"libllama refuses it: {why()}", "convert or download it again")
+            raise ModelCorrupt(name, f"libllama refuses it: {why()}", "convert or download it again")
     if bindings.llama_model_has_encoder(pointer) or not bindings.llama_model_has_decoder(pointer):
         bindings.llama_model_free(pointer)
-        raise ModelUnsupported(path.name, "a model that does not write text", "give a model that generates")
+        raise ModelUnsupported(name, "a model that does not write text", "give a model that generates")
     return pointer
 
 

@@ -17,9 +17,10 @@ from amalia_edge.vocab import Vocabulary
 RANDOM_SEED = 2**32 - 1  # LLAMA_DEFAULT_SEED: libllama takes it for "any", so it would not come again
 LARGEST_WINDOW = 1 << 16  # tokens a penalty may look back on: libllama allocates them all at once
 LARGEST_TOP_K = 2**31 - 1
-MOST_BIASES, MOST_LOGPROBS = 1 << 16, 1 << 10
+COLDEST = 1e-3  # below it the likeliest token is the only one, and float32 would overflow
+LARGEST_BIAS, MOST_BIASES, MOST_LOGPROBS = 1e4, 1 << 16, 1 << 10
 MOST_STOPS, LONGEST_STOP = 64, 1000  # characters
-MOST_BREAKERS, LONGEST_BREAKER = 64, 40  # bytes: libllama would cut a longer one
+MOST_BREAKERS, LONGEST_BREAKER = 16, 40  # bytes: libllama would cut a longer one; each costs 4 ms at 128,000 tokens
 OVERFLOWS = ("stop", "shift")
 
 
@@ -69,9 +70,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         for name, good in {**self._ranges(), **self._lists()}.items():
             if not good:
-                value = getattr(self, name)
-                found = f"{len(value)} entries, or one of them," if isinstance(value, tuple) else value
-                raise UsageError(name, f"{found} is out of range", "see amalia run --help")
+                raise UsageError(name, f"{str(getattr(self, name))[:60]} is out of range", "see amalia run --help")
 
     def _ranges(self) -> dict[str, bool]:
         """Say of each number whether it is in its range, which NaN never is."""
@@ -99,10 +98,10 @@ class SamplingConfig:
     def _lists(self) -> dict[str, bool]:
         return {
             "logit_bias": len(self.logit_bias) <= MOST_BIASES
-            and all(token >= 0 and -math.inf <= bias < math.inf for token, bias in self.logit_bias),
+            and all(token >= 0 and -math.inf <= bias <= LARGEST_BIAS for token, bias in self.logit_bias),
             "stop": len(self.stop) <= MOST_STOPS and all(0 < len(stop) <= LONGEST_STOP for stop in self.stop),
             "dry_breakers": len(self.dry_breakers) <= MOST_BREAKERS
-            and all(0 < len(text.encode()) <= LONGEST_BREAKER and "\0" not in text for text in self.dry_breakers),
+            and all(0 < len(_raw(text)) <= LONGEST_BREAKER and "\0" not in text for text in self.dry_breakers),
         }
 
     @property
@@ -154,7 +153,7 @@ def _shifts(config: SamplingConfig, vocabulary: Vocabulary) -> list[Any]:
         penalties = config.repeat_penalty, config.frequency_penalty, config.presence_penalty
         links.append(library.llama_sampler_init_penalties(vocabulary.size, config.repeat_last, *penalties))
     if config.dries:
-        breakers = [text.encode() for text in config.dry_breakers]
+        breakers = [_raw(text) for text in config.dry_breakers]
         array = (ctypes.c_char_p * len(breakers))(*breakers)
         strength = config.dry_multiplier, config.dry_base, config.dry_allowed_length, config.dry_last
         links.append(library.llama_sampler_init_dry(vocabulary.pointer, *strength, array, len(breakers)))
@@ -164,7 +163,7 @@ def _shifts(config: SamplingConfig, vocabulary: Vocabulary) -> list[Any]:
 def _choice(config: SamplingConfig, seed: int) -> list[Any]:
     """Make the links that choose: the narrowing ones, the temperature, the draw."""
     library = native.library()
-    if config.temperature == 0:
+    if config.temperature < COLDEST:
         return [library.llama_sampler_init_greedy()]
     links = [library.llama_sampler_init_top_k(config.top_k)] if config.top_k else []
     if config.top_p < 1:
@@ -172,6 +171,10 @@ def _choice(config: SamplingConfig, seed: int) -> list[Any]:
     if config.min_p > 0:
         links.append(library.llama_sampler_init_min_p(config.min_p, 1))
     return [*links, library.llama_sampler_init_temp(config.temperature), library.llama_sampler_init_dist(seed)]
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def logprobs(row: NDArray[np.float32], token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:

@@ -9,13 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from amalia_edge.console import megabytes, plain
-from amalia_edge.gguf import BLOCKS, Array, Header
+from amalia_edge.gguf import BLOCKS, KINDS, Array, Header
 
 EXAMPLE = 8192  # tokens; the context whose cost is told
 SHORT = 72  # letters of a text that is only shown in part
 TEMPLATE = "tokenizer.chat_template"
 PROVENANCE = ("general.source.", "general.base_model.", "quantize.imatrix.")
-KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "string", "array", "uint64", "int64", "float64")  # fmt: skip
 _LAYOUT = {name: (weights, nbytes) for name, weights, nbytes in BLOCKS.values()}
 
 
@@ -26,6 +25,7 @@ def summarise(header: Header) -> dict[str, Any]:
     return {
         "path": str(header.path),
         "nbytes": header.file_size,
+        "parts": max(1, len(header.parts)),
         "version": header.version,
         "alignment": header.metadata.get("general.alignment", 32),
         "data_offset": header.data_offset,
@@ -51,7 +51,14 @@ def summarise(header: Header) -> dict[str, Any]:
         "types": types(header),
         "metadata": metadata,
         "tensors": [
-            {"name": one.name, "type": one.kind, "shape": one.shape, "nbytes": one.nbytes, "offset": one.offset}
+            {
+                "name": one.name,
+                "type": one.kind,
+                "shape": one.shape,
+                "nbytes": one.nbytes,
+                "offset": one.offset,
+                "part": one.part,
+            }
             for one in header.tensors
         ],
     }
@@ -116,6 +123,7 @@ def facts(header: Header) -> dict[str, str]:
         (told["key_length"], told["value_length"]),
         told["chat_template"],
     )
+    parts = f" in {told['parts']} parts" if told["parts"] > 1 else ""
     special = (f"{name} {token['id']} {_short(token['text'])}" for name, token in vocabulary["special"].items())
     shown = {
         "file": told["path"],
@@ -123,7 +131,7 @@ def facts(header: Header) -> dict[str, str]:
         "architecture": _short(told["architecture"]),
         "level": f"{told['level']}, {told['bits_per_weight']:.2f} bits per weight",
         "parameters": f"{told['parameters']:,}",
-        "size": f"{megabytes(told['nbytes'])} ({told['nbytes']:,} bytes)",
+        "size": f"{megabytes(told['nbytes'])} ({told['nbytes']:,} bytes)" + parts,
         "format": f"GGUF {told['version']}, data from byte {told['data_offset']:,}, aligned to {told['alignment']}",
         "context": f"{told['context_length']:,} tokens trained for",
         "layers": f"{told['layers']}, {header.number('embedding_length'):,} wide",

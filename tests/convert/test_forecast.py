@@ -7,10 +7,9 @@ import pytest
 
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.forecast import forecast
+from amalia_convert.shape import SHAPES
 
 from .conftest import Converted
-
-SHAPES = Path(__file__).parents[1] / "shapes"
 
 
 def test_the_forecast_is_the_file_s_to_the_byte(converted: Converted, tmp_path: Path) -> None:
@@ -37,8 +36,8 @@ def test_a_configuration_alone_gives_the_tensors_and_misses_only_the_vocabulary(
 # Published sizes in bytes: AMÁLIA's own, and those of files of the same shape (tests/convert/test_shapes.py has more).
 @pytest.mark.parametrize(
     ("shape", "level", "published"),
-    [("AMALIA-9B-0626-DPO", "Q4_0", 5.29e9), ("AMALIA-9B-0626-DPO", "Q4_K_M", 5.58e9),
-     ("AMALIA-9B-0626-DPO", "Q6_K", 7.51e9), ("AMALIA-9B-0626-DPO", "Q8_0", 9.73e9)],
+    [("amalia-9b", "Q4_0", 5.29e9), ("amalia-9b", "Q4_K_M", 5.58e9),
+     ("amalia-9b", "Q6_K", 7.51e9), ("amalia-9b", "Q8_0", 9.73e9)],
 )  # fmt: skip
 def test_amalia_s_sizes_are_the_published_ones(shape: str, level: str, published: float) -> None:
     found = forecast(ConvertConfig(str(SHAPES / f"{shape}.json"), (level,)))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,64 @@ def test_a_self_test_that_died_is_told() -> None:
 def test_little_memory_is_told() -> None:
     tight = dataclasses.replace(recorded("x86-laptop"), available=1_000_000_000)
     assert "1.00 GB of memory" in " ".join(hazards(tight, GOOD, WORKS))
+
+
+def board(**changes: Any) -> str:
+    """Give what is said of the Orin Nano, some of its facts replaced."""
+    seen = recorded("orin-nano")
+    assert seen.jetson is not None
+    jetson = dataclasses.replace(seen.jetson, **{key: changes.pop(key) for key in [*changes] if key in JETSON})
+    library = changes.pop("library", CUDA)
+    return "\n".join(hazards(dataclasses.replace(seen, jetson=jetson, **changes), library, WORKS))
+
+
+JETSON = {field.name for field in dataclasses.fields(machine.Jetson)}
+CUDA = Library(
+    "0.3.36",
+    ("CUDA", "ARCHS = 870", "CPU", "NEON"),
+    {"compiler": "gcc 11.4.0", "flags": ["-DGGML_CUDA=ON", "-DGGML_CUDA_NO_VMM=ON", "-DCMAKE_CUDA_ARCHITECTURES=87"]},
+    (CPU, BackendDevice("CUDA0", "Orin", "integrated-gpu", 8 << 30, 6 << 30)),
+)
+
+
+def test_a_jetson_s_hazards_end_in_exact_commands() -> None:
+    said = board()
+    for command in (
+        "sudo systemctl disable --now nvzramconfig",
+        "sudo mkswap /swapfile",
+        "sudo systemctl set-default multi-user.target",
+        "sudo nvpmodel -m 2 (MAXN_SUPER)",
+    ):
+        assert command in said, command
+    assert "Built without" not in said and "does not support" not in said
+
+
+def test_a_board_that_is_set_up_has_no_hazards() -> None:
+    assert board(zram=0, desktop=False, power_mode="MAXN_SUPER") == ""
+
+
+def test_a_power_mode_s_number_is_the_board_s_own() -> None:
+    seen = recorded("orin-nx")
+    assert "sudo nvpmodel -m 0 (MAXN)" in "\n".join(hazards(seen, CUDA, WORKS))
+
+
+def test_an_l4t_that_does_not_support_orin_is_told() -> None:
+    assert "L4T 38.2.0 does not support Orin" in board(l4t="38.2.0")
+    assert "does not support" not in board(l4t="39.2.0") + board(l4t="38.2.0", soc="tegra264")
+
+
+def test_a_cuda_build_without_what_orin_needs_is_told() -> None:
+    flags = {
+        "compiler": "gcc 11.4.0",
+        "flags": ["-DGGML_CUDA=ON", "-DGGML_CUDA_NO_VMM=OFF", "-DCMAKE_CUDA_ARCHITECTURES=86"],
+    }
+    said = board(library=dataclasses.replace(CUDA, build=flags, features=("CUDA", "CPU")))
+    assert "Built without GGML_CUDA_NO_VMM" in said and "Built without CUDA architecture 87" in said
+
+
+def test_a_recorded_machine_is_told_of_without_its_library() -> None:
+    found = device.examine_recorded(recorded("orin-nano"))
+    assert any("zram" in hazard for hazard in found.hazards) and not any("setup" in hazard for hazard in found.hazards)
 
 
 def test_a_diagnosis_is_json() -> None:

@@ -217,6 +217,14 @@ def test_a_wrong_byte_is_found_and_nothing_of_the_file_stays(server: HubServer, 
     assert (fetch(found, [SHARD]) / SHARD).read_bytes() == CONTENT
 
 
+def test_a_wrong_byte_in_a_small_file_is_found_by_gits_hash(server: HubServer) -> None:
+    server.wrong_byte["config.json"] = 3
+    found = find_repository(NAME)
+    with pytest.raises(HubError, match=r"config\.json: what arrived is not what the Hub has: size or SHA-1 differ"):
+        fetch(found, ["config.json"])
+    assert not is_cached(found, ["config.json"])
+
+
 def test_a_discarded_file_is_gone_from_the_cache_and_fetched_anew(server: HubServer, tmp_path: Path) -> None:
     found = find_repository(NAME)
     folder = fetch(found, [SHARD, "config.json"])

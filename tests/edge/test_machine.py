@@ -91,6 +91,85 @@ def test_a_hybrid_laptop_has_twelve_cores_and_sixteen_threads() -> None:
     assert (laptop.cores, laptop.threads) == (12, 16)
 
 
+def written(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def cores(capacities: Sequence[int]) -> dict[str, str]:
+    """Give the files of so many cores, one processor each, by how fast the kernel says they are."""
+    folder = "sys/devices/system/cpu"
+    files = {f"{folder}/cpu{number}/cpu_capacity": f"{speed}\n" for number, speed in enumerate(capacities)}
+    for number in range(len(capacities)):
+        files |= {f"{folder}/cpu{number}/topology/core_id": f"{number}\n"}
+        files |= {f"{folder}/cpu{number}/topology/physical_package_id": "0\n"}
+    return files
+
+
+@pytest.mark.parametrize(
+    ("name", "fast"), [("x86-laptop", 4), ("mac-m2", 4), ("orin-nano", 6), ("amx-server-gcc12", 4), ("desktop-gpu", 8)]
+)
+def test_slow_cores_hyper_threads_and_what_a_group_denies_are_not_counted(name: str, fast: int) -> None:
+    assert look(MACHINES / name).fast_cores == fast
+
+
+def test_little_cores_are_not_counted(tmp_path: Path) -> None:
+    board = written(tmp_path, cores([1024, 1024, 1000, 400, 400]))
+    assert look(board, answering(nproc="5")).fast_cores == 3
+
+
+def test_cores_that_this_process_may_not_use_are_not_counted(tmp_path: Path) -> None:
+    files = cores([1024] * 8) | {f"sys/devices/system/cpu/cpu{n}/topology/core_id": f"{n % 4}\n" for n in range(8)}
+    server = written(tmp_path, {**files, "proc/self/status": "Name:\tx\nCpus_allowed_list:\t0-1,4\n"})
+    seen = look(server, answering(nproc="8"))
+    assert (seen.cores, seen.threads, seen.fast_cores) == (4, 3, 2)  # 0 and 4 are one core's two threads
+
+
+def test_numa_nodes_are_counted(tmp_path: Path) -> None:
+    files = {f"sys/devices/system/node/node{number}/cpulist": "0\n" for number in (0, 1)}
+    assert look(written(tmp_path, files), answering()).nodes == 2 and look(MACHINES / "mac-m2").nodes == 1
+
+
+def test_what_a_group_has_taken_already_is_not_free_but_its_files_pages_are(tmp_path: Path) -> None:
+    meminfo = {"proc/meminfo": "MemTotal: 8000000 kB\nMemAvailable: 7000000 kB\n"}
+    group = {
+        "memory.max": "4000000000\n",
+        "memory.current": "1500000000\n",
+        "memory.stat": "anon 9\nactive_file 100000000\ninactive_file 400000000\n",
+    }
+    container = written(tmp_path, meminfo | {f"sys/fs/cgroup/{name}": text for name, text in group.items()})
+    seen = look(container, answering())
+    assert (seen.memory, seen.available) == (4_000_000_000, 3_000_000_000)
+    again = look(unpacked(record(container, tmp_path / "m.tar.gz", answering()), tmp_path / "again"))
+    assert again.available == seen.available
+
+
+def test_swap_in_compressed_memory_is_told_from_swap_on_a_disk() -> None:
+    assert look(MACHINES / "orin-nano").zram == 6 * 650249 * 1024
+    assert look(MACHINES / "orin-nano-headless").zram == look(MACHINES / "x86-laptop").zram == 0
+
+
+def test_a_desktop_is_seen_by_its_manager_or_by_its_sockets(tmp_path: Path) -> None:
+    assert look(MACHINES / "orin-nano").desktop and not look(MACHINES / "orin-nano-headless").desktop
+    assert not look(tmp_path, answering()).desktop
+    written(tmp_path, {"run/user/1000/wayland-0": ""})
+    assert look(tmp_path, answering()).desktop
+    assert look(unpacked(record(tmp_path, tmp_path / "m.tar.gz", answering()), tmp_path / "again")).desktop
+
+
+def test_of_a_process_s_own_status_only_its_processors_are_recorded(tmp_path: Path) -> None:
+    here = written(tmp_path, {"proc/self/status": "Name:\tines\nUid:\t1000\nCpus_allowed_list:\t0-3\n"})
+    again = unpacked(record(here, tmp_path / "m.tar.gz", answering()), tmp_path / "again")
+    assert (again / "proc/self/status").read_text() == "Cpus_allowed_list:\t0-3\n"
+
+
+def test_power_modes_are_the_board_s_own() -> None:
+    nano, agx = (look(MACHINES / name).jetson for name in ("orin-nano", "orin-agx"))
+    assert nano and agx and (2, "MAXN_SUPER") in nano.power_modes and (0, "MAXN") in agx.power_modes
+
+
 def test_a_gcc_without_its_gpp_is_no_compiler() -> None:
     assert look(MACHINES / "x86-laptop").compilers == ()
 

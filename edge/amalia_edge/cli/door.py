@@ -17,6 +17,7 @@ EXTRAS = {
     "gguf": "convert",
     "sentencepiece": "convert",
     "tokenizers": "convert",
+    "llguidance": "schema",
 }  # packages the base install leaves out
 
 

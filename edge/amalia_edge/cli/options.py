@@ -1,17 +1,48 @@
 """Options that several commands share, and the configs made of them."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
 from amalia_edge import __version__
-from amalia_edge.console import progress
+from amalia_edge.adapter import Adapter
+from amalia_edge.console import err, progress
+from amalia_edge.errors import UsageError
 from amalia_edge.load_config import LoadConfig
 from amalia_edge.model import Model
-from amalia_edge.sampler import SamplingConfig
-from amalia_edge.store import find
+from amalia_edge.pull import find_or_pull
+from amalia_edge.sampler import OVERFLOWS, Grammar, SamplingConfig
+
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}  # llama.cpp reads them in stop strings too
+LONGEST_SCHEMA = 1 << 20  # bytes of a schema's file
+
+
+class Option(click.Option):
+    """An option that is listed under a heading of its own."""
+
+    def __init__(self, *names: Any, heading: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.heading = heading
+
+
+class Command(click.Command):
+    """A command that lists its options by their headings."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+            if record:
+                groups.setdefault(getattr(parameter, "heading", "Options"), []).append(record)
+        for heading, records in groups.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
 
 def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -25,25 +56,69 @@ def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+def _adapters(_context: Any, _parameter: Any, words: tuple[str, ...]) -> tuple[Adapter, ...]:
+    return tuple(map(Adapter.parse, words))
+
+
+def _biases(_context: Any, _parameter: Any, words: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
+    return tuple(map(_bias, words))
+
+
+def _bias(word: str) -> tuple[int, float]:
+    found = re.fullmatch(r"(\d{1,10})([+-].+)", word)
+    try:
+        return int(found[1]), float(found[2])  # type: ignore[index]
+    except (TypeError, ValueError):
+        raise UsageError(
+            "--logit-bias", repr(word), "give TOKEN_ID+BIAS or TOKEN_ID-BIAS: 15043+1, 15043-inf"
+        ) from None
+
+
+def _unescaped(_context: Any, _parameter: Any, words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(re.sub(r"\\([ntr\\\"'])", lambda found: ESCAPES[found[1]], word) for word in words)
+
+
+_load, _pick, _end = (partial(click.option, cls=Option, heading=name) for name in ("Loading", "Sampling", "Limits"))
+_constrain = partial(click.option, cls=Option, heading="Constraints")
 LOADING = (
-    click.option("-c", "--ctx-size", "context", type=int, envvar="LLAMA_ARG_CTX_SIZE", show_envvar=True, help="Context, tokens. [default: the model's, at most 8192]"),
-    click.option("-ngl", "--gpu-layers", "--n-gpu-layers", "gpu_layers", default=LoadConfig.gpu_layers, envvar="LLAMA_ARG_N_GPU_LAYERS", show_envvar=True, help="Layers on the GPU; -1: all."),
-    click.option("-t", "--threads", type=int, envvar="LLAMA_ARG_THREADS", show_envvar=True, help="Threads. [default: physical cores]"),
-    click.option("-b", "--batch-size", "batch", default=LoadConfig.batch, envvar="LLAMA_ARG_BATCH", show_default=True, show_envvar=True, help="Tokens in a batch."),
-    click.option("-ub", "--ubatch-size", "micro_batch", default=LoadConfig.micro_batch, envvar="LLAMA_ARG_UBATCH", show_default=True, show_envvar=True, help="Tokens computed at once."),
-    click.option("-ctk", "--cache-type-k", "cache_keys", default=LoadConfig.cache_keys, envvar="LLAMA_ARG_CACHE_TYPE_K", show_default=True, show_envvar=True, help="Type of the keys' cache."),
-    click.option("-ctv", "--cache-type-v", "cache_values", default=LoadConfig.cache_values, envvar="LLAMA_ARG_CACHE_TYPE_V", show_default=True, show_envvar=True, help="Type of the values' cache."),
-    click.option("-fa", "--flash-attn", "flash_attention", default=LoadConfig.flash_attention, envvar="LLAMA_ARG_FLASH_ATTN", show_default=True, show_envvar=True, help="Flash attention: on, off or auto."),
-    click.option("--mmap/--no-mmap", "mapped", default=LoadConfig.mapped, help="Map the file instead of reading it."),
-    click.option("--mlock", "locked", is_flag=True, help="Keep the weights out of swap."),
+    _load("-c", "--ctx-size", "context", type=int, envvar="LLAMA_ARG_CTX_SIZE", show_envvar=True, help="Context, tokens. [default: the model's, at most 8192]"),
+    _load("-ngl", "--gpu-layers", "--n-gpu-layers", "gpu_layers", default=LoadConfig.gpu_layers, envvar="LLAMA_ARG_N_GPU_LAYERS", show_envvar=True, help="Layers on the GPU; -1: as many as fit."),
+    _load("-t", "--threads", type=int, envvar="LLAMA_ARG_THREADS", show_envvar=True, help="Threads. [default: physical cores]"),
+    _load("-b", "--batch-size", "batch", default=LoadConfig.batch, envvar="LLAMA_ARG_BATCH", show_default=True, show_envvar=True, help="Tokens in a batch."),
+    _load("-ub", "--ubatch-size", "micro_batch", default=LoadConfig.micro_batch, envvar="LLAMA_ARG_UBATCH", show_default=True, show_envvar=True, help="Tokens computed at once."),
+    _load("-ctk", "--cache-type-k", "cache_keys", default=LoadConfig.cache_keys, envvar="LLAMA_ARG_CACHE_TYPE_K", show_default=True, show_envvar=True, help="Type of the keys' cache."),
+    _load("-ctv", "--cache-type-v", "cache_values", default=LoadConfig.cache_values, envvar="LLAMA_ARG_CACHE_TYPE_V", show_default=True, show_envvar=True, help="Type of the values' cache."),
+    _load("-fa", "--flash-attn", "flash_attention", default=LoadConfig.flash_attention, envvar="LLAMA_ARG_FLASH_ATTN", show_default=True, show_envvar=True, help="Flash attention: on, off or auto."),
+    _load("--mmap/--no-mmap", "mapped", default=LoadConfig.mapped, help="Map the file instead of reading it."),
+    _load("--mlock", "locked", is_flag=True, help="Keep the weights out of swap."),
+    _load("--lora", "--lora-scaled", "adapters", multiple=True, callback=_adapters, metavar="FILE[:SCALE]", help="Add a LoRA adapter; may be given again."),
+    _load("--fit", is_flag=True, envvar="LLAMA_ARG_FIT", show_envvar=True, help="Where it does not fit, take what does: less context, a smaller cache."),
 )  # fmt: skip
+PARALLEL = _load("-np", "--parallel", "sequences", default=LoadConfig.sequences, envvar="LLAMA_ARG_N_PARALLEL", show_default=True, show_envvar=True, help="Answers at once, each with a whole context.")  # fmt: skip
 SAMPLING = (
-    click.option("-n", "--predict", "--n-predict", "limit", type=int, envvar="LLAMA_ARG_N_PREDICT", show_envvar=True, help="Tokens to generate at most; -1: no limit."),
-    click.option("--temp", "--temperature", "temperature", type=float, envvar="LLAMA_ARG_TEMPERATURE", show_envvar=True, help=f"Temperature; 0: always the likeliest token. [default: the model's, else {SamplingConfig.temperature}]"),
-    click.option("--top-k", type=int, envvar="LLAMA_ARG_TOP_K", show_envvar=True, help=f"Keep the k likeliest; 0: all. [default: the model's, else {SamplingConfig.top_k}]"),
-    click.option("--top-p", type=float, envvar="LLAMA_ARG_TOP_P", show_envvar=True, help=f"Keep the likeliest of this mass. [default: the model's, else {SamplingConfig.top_p}]"),
-    click.option("--min-p", type=float, envvar="LLAMA_ARG_MIN_P", show_envvar=True, help=f"Drop what is below this share of the likeliest. [default: the model's, else {SamplingConfig.min_p}]"),
-    click.option("-s", "--seed", type=int, help="Seed. [default: another one each time]"),
+    _pick("--temp", "--temperature", "temperature", type=float, envvar="LLAMA_ARG_TEMPERATURE", show_envvar=True, help=f"Temperature; 0: always the likeliest token. [default: the model's, else {SamplingConfig.temperature}]"),
+    _pick("--top-k", type=int, envvar="LLAMA_ARG_TOP_K", show_envvar=True, help=f"Keep the k likeliest; 0: all. [default: the model's, else {SamplingConfig.top_k}]"),
+    _pick("--top-p", type=float, envvar="LLAMA_ARG_TOP_P", show_envvar=True, help=f"Keep the likeliest of this mass. [default: the model's, else {SamplingConfig.top_p}]"),
+    _pick("--min-p", type=float, envvar="LLAMA_ARG_MIN_P", show_envvar=True, help=f"Drop what is below this share of the likeliest. [default: the model's, else {SamplingConfig.min_p}]"),
+    _pick("-s", "--seed", type=int, help="Seed. [default: another one each time]"),
+    _pick("--repeat-penalty", type=float, envvar="LLAMA_ARG_REPEAT_PENALTY", show_envvar=True, help="Divide the logits of tokens that were there. [default: the model's, else 1, off]"),
+    _pick("--repeat-last-n", "repeat_last", type=int, help=f"Tokens that the penalties look back on. [default: {SamplingConfig.repeat_last}]"),
+    _pick("--presence-penalty", type=float, envvar="LLAMA_ARG_PRESENCE_PENALTY", show_envvar=True, help="Take this from the logits of tokens that were there."),
+    _pick("--frequency-penalty", type=float, envvar="LLAMA_ARG_FREQUENCY_PENALTY", show_envvar=True, help="Take this from them for each time they were."),
+    _pick("--dry-multiplier", type=float, help="Penalize what goes on with a repetition, by this and more the longer it is. [default: 0, off]"),
+    _pick("--dry-base", type=float, help=f"How fast that grows with its length. [default: {SamplingConfig.dry_base}]"),
+    _pick("--dry-allowed-length", type=int, help=f"Tokens that may come again at no cost. [default: {SamplingConfig.dry_allowed_length}]"),
+    _pick("--dry-penalty-last-n", "dry_last", type=int, help=f"Tokens that DRY looks back on. [default: {SamplingConfig.dry_last}]"),
+    _pick("--dry-sequence-breaker", "dry_breakers", multiple=True, callback=_unescaped, metavar="TEXT", help="What ends a repetition, instead of the line's end, a colon, a quote and a star; none: nothing does."),
+    _pick("-l", "--logit-bias", multiple=True, callback=_biases, metavar="TOKEN_ID±BIAS", help="Add to a token's logit: 15043+1; 15043-inf forbids it. May be given again."),
+    _constrain("-j", "--json-schema", metavar="SCHEMA", help='Answer in JSON of this schema: {} for any JSON.'),
+    _constrain("-jf", "--json-schema-file", metavar="FILE", help="The schema, from a file."),
+    _constrain("--regex", metavar="PATTERN", help="Answer what this regular expression matches."),
+    _end("-n", "--predict", "--n-predict", "limit", type=int, envvar="LLAMA_ARG_N_PREDICT", show_envvar=True, help="Tokens to generate at most; -1: no limit."),
+    _end("-r", "--reverse-prompt", "--stop", "stop", multiple=True, callback=_unescaped, metavar="TEXT", help=r"End the answer before this text (\n: a line's end). May be given again."),
+    _end("--time-limit", "deadline_s", type=float, metavar="SECONDS", help="End the answer when it takes longer."),
+    _end("--overflow", type=click.Choice(OVERFLOWS), help=f"When the context is full: end, or forget the oldest of it. [default: {SamplingConfig.overflow}]"),
+    _end("--keep", type=int, help="Tokens at the beginning that are never forgotten; -1: the whole prompt. [default: 0]"),
 )  # fmt: skip
 MODEL = click.option(
     "-m",
@@ -58,13 +133,16 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 VERSION = click.version_option(__version__, prog_name="amalia")
 
 
+def load_config(settings: dict[str, Any]) -> LoadConfig:
+    told = {name: settings[name] for name in LoadConfig.__dataclass_fields__ if name in settings}
+    return LoadConfig(**{**told, "context": told.get("context") or None})  # llama.cpp's -c 0: the model's own
+
+
 @contextlib.contextmanager
 def opened(name: str, settings: dict[str, Any]) -> Iterator[Model]:
     """Find and open a model with the command line's settings, under a progress bar."""
-    names = LoadConfig.__dataclass_fields__
-    told = {name: value for name, value in settings.items() if name in names}
-    config = LoadConfig(**{**told, "context": told.get("context") or None})  # llama.cpp's -c 0: the model's own
-    path = find(name)
+    config = load_config(settings)
+    path = find_or_pull(name)
     size = path.stat().st_size if path.is_file() else 0
     shown = 0.0
     with progress("loading", size) as bar:
@@ -76,14 +154,43 @@ def opened(name: str, settings: dict[str, Any]) -> Iterator[Model]:
 
         model = Model.open(path, config, advance)
     with model:
+        for reduction in model.plan.reductions:
+            err.print(f"amalia: to fit this machine, {reduction}", markup=False)
         yield model
 
 
 def sampling_for(model: Model, settings: dict[str, Any]) -> SamplingConfig:
     """Take each setting from the command line, else from the model's metadata, else from the defaults."""
     names = SamplingConfig.__dataclass_fields__
-    told = {name: settings[name] for name in names if settings.get(name) is not None}
+    told = {name: settings[name] for name in names if settings.get(name) not in (None, ())}
     for name in ("limit", "seed"):  # llama.cpp's −1: no limit, any seed
         if told.get(name, 0) < 0:
             del told[name]
+    if told.get("dry_breakers") == ("none",):
+        told["dry_breakers"] = ()
+    if grammar := _grammar(settings):
+        told["grammar"] = grammar
     return SamplingConfig(**{**{name: getattr(model.sampling, name) for name in names}, **told})
+
+
+def _grammar(settings: dict[str, Any]) -> Grammar | None:
+    """Make the constraint that was asked for, of which there may be one."""
+    given = {name: settings[name] for name in ("json_schema", "json_schema_file", "regex") if settings.get(name)}
+    if not given:
+        return None
+    if len(given) > 1:
+        raise UsageError("--json-schema", "more than one constraint", "give one of --json-schema[-file] and --regex")
+    from amalia_edge.schema import JsonSchema, Regex
+
+    if "regex" in given:
+        return Regex(given["regex"])
+    return JsonSchema(given.get("json_schema") or _read(Path(given["json_schema_file"])))
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > LONGEST_SCHEMA:
+            raise UsageError(str(path), f"{path.stat().st_size} bytes", f"at most {LONGEST_SCHEMA}")
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as problem:
+        raise UsageError(str(path), str(problem), "give a JSON schema in a file") from None

@@ -1,40 +1,62 @@
 """`amalia run` and `amalia chat`."""
 
-import contextlib
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Several
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from amalia_edge.chat import Message
-from amalia_edge.cli.options import JSON, LOADING, MODEL, SAMPLING, SYSTEM, VERSION, opened, sampling_for, with_options
-from amalia_edge.console import emit, err
+from amalia_edge.answer import Delta
+from amalia_edge.chat import Message, default_system
+from amalia_edge.cli.options import (
+    JSON,
+    LOADING,
+    MODEL,
+    SAMPLING,
+    SYSTEM,
+    VERSION,
+    Command,
+    opened,
+    sampling_for,
+    with_options,
+)
+from amalia_edge.console import emit, progress
+from amalia_edge.conversation import Conversation, Manners, Reply, counted, show
 from amalia_edge.engine import Piece, Sequence
-from amalia_edge.errors import ContextFull, ModelNotFound, UsageError
+from amalia_edge.errors import ModelNotFound, UsageError
+from amalia_edge.history import History, history_file
+from amalia_edge.keyboard import Keyboard, Pipe, decode
 from amalia_edge.model import Model
-from amalia_edge.sampler import SamplingConfig
+from amalia_edge.profile import find_profile, read_profile, read_text
+from amalia_edge.screen import Screen
+from amalia_edge.state import StateStore, common_prefix
 
-HELP = """\
-/help    these lines
-/reset   forget the conversation
-/bye     leave (or Ctrl-D)
-Ctrl-C stops an answer; at the prompt it leaves."""
+CONSTRAINTS = ("json_schema", "json_schema_file", "regex")  # one of the command line's goes before a profile's schema
+LARGEST_SYSTEM = 4 << 20  # bytes
+USE = (
+    SYSTEM,
+    click.option("--system-file", help="Read the system prompt from FILE.", metavar="FILE"),
+    click.option("--profile", metavar="NAME", help="A profile of use that `amalia profiles` lists, or a .toml file."),
+    click.option("--stats", is_flag=True, help="Tell tokens and tokens/s after an answer."),
+    click.option("--no-reasoning", is_flag=True, help="Hide what the model says to itself before it answers."),
+)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", required=False)
 @click.argument("text", required=False)
 @MODEL
 @click.option("-p", "--prompt", help="The text, if not given as TEXT.")
 @click.option("--raw", is_flag=True, help="Continue the text instead of answering it.")
-@SYSTEM
-@with_options(*LOADING, *SAMPLING)
+@with_options(*USE, *LOADING, *SAMPLING)
 @JSON
 @VERSION
 def run(
-    model: str | None, text: str | None, model_option: str | None, prompt: str | None, raw: bool, system: str | None, as_json: bool, **settings: Any
+    model: str | None, text: str | None, model_option: str | None, prompt: str | None, raw: bool, as_json: bool, **settings: Any
 ) -> int:  # fmt: skip
     """Answer a text once.
 
@@ -42,13 +64,69 @@ def run(
     """
     name, words = _name_and_text(model, text, model_option, prompt)
     words = _with_standard_input(words)
+    screen = Screen(quiet=as_json, reasoning=not settings["no_reasoning"])
+    system = _system(settings, screen.note)
     with opened(name, settings) as opened_model:
+        if not raw:
+            _warm(opened_model, system, settings, screen)
         ids = opened_model.prompt(words) if raw else opened_model.conversation(_conversation(words, system))
         sequence = opened_model.engine.submit(ids, sampling_for(opened_model, settings))
-        answer = "".join(_shown(opened_model.engine.stream(sequence), quiet=as_json))
+        pieces = _pieces(opened_model, sequence)
+        answer = _show((Delta(piece.text) for piece in pieces) if raw else _read(opened_model, pieces), screen)
         if as_json:
             emit("run", {"text": answer, **_accounts(opened_model, sequence)})
+        elif settings["stats"]:
+            screen.note(counted(sequence, opened_model.context))
     return 0
+
+
+def _show(pieces: Iterator[Delta], screen: Screen) -> str:
+    """Show an answer as it comes, and give it whole."""
+    said: list[str] = []
+    screen.begin()
+    try:
+        for piece in pieces:
+            show(piece, screen)
+            said.append(piece.content)
+    finally:
+        screen.end()
+    return "".join(said)
+
+
+def _read(model: Model, pieces: Iterator[Piece]) -> Iterator[Delta]:
+    """Tell an answer from the reasoning before it."""
+    reader = model.reader()
+    for piece in pieces:
+        yield from reader.push(piece.text)
+    yield from reader.finish()
+
+
+def _pieces(model: Model, sequence: Sequence) -> Iterator[Piece]:
+    """Stream an answer; while a long prompt is read, a bar shows how far."""
+    unread = sequence.prompt_tokens - sequence.reused
+    if unread <= model.config.micro_batch:
+        yield from model.engine.stream(sequence)
+        return
+    before = sequence.reused
+    with progress("reading", unread, in_bytes=False) as bar:
+
+        def advance(read: int) -> None:
+            nonlocal before
+            bar.advance(read - before)
+            before = read
+
+        stream = model.engine.stream(sequence, advance)
+        first = next(stream, None)
+    if first is not None:
+        yield first
+        yield from stream
+
+
+def _warm(model: Model, system: str | None, settings: dict[str, Any], screen: Screen) -> None:
+    """Have what every turn begins with in memory: from disk, if it was read there before."""
+    if system and (settings["system_file"] or settings["profile"]):
+        beginning = common_prefix(model.conversation, [{"role": "system", "content": system}])
+        StateStore(warn=screen.note).warm(model, beginning)
 
 
 def _accounts(model: Model, sequence: Sequence) -> dict[str, Any]:
@@ -63,89 +141,68 @@ def _accounts(model: Model, sequence: Sequence) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", required=False)
 @MODEL
-@SYSTEM
-@with_options(*LOADING, *SAMPLING)
+@click.option("--no-history", is_flag=True, help="Neither read nor keep the questions of past sessions.")
+@with_options(*USE, *LOADING, *SAMPLING)
 @JSON
 @VERSION
-def chat(model: str | None, model_option: str | None, system: str | None, as_json: bool, **settings: Any) -> int:
+def chat(model: str | None, model_option: str | None, no_history: bool, as_json: bool, **settings: Any) -> int:
     """Talk with a model; /help at the prompt says how."""
     name, _ = _name_and_text(model, None, model_option, None)
+    screen = Screen(quiet=as_json, reasoning=not settings["no_reasoning"])
+    system = _system(settings, screen.note)
+    person = sys.stdin is not None and sys.stdin.isatty()
     with opened(name, settings) as opened_model:
-        sampling = sampling_for(opened_model, settings)
-        start = _conversation(None, system)
-        messages = list(start)
-        for words in _asked(sys.stdin.isatty()):
-            if words in ("/bye", "/exit", "/quit"):
-                break
-            if words == "/help":
-                err.print(HELP)
-            elif words == "/reset":
-                messages = list(start)
-            elif words.startswith("/") and " " not in words:
-                err.print(f"{words}: not a command; /help lists them")
-            else:
-                _turn(opened_model, messages, words, sampling, quiet=as_json)
+        if system is None:
+            system = default_system(opened_model.header)
+        _warm(opened_model, system, settings, screen)
+        manners = Manners(opened_model.context, opened_model.header.name, forgiving=person, stats=settings["stats"])
+        conversation = Conversation(_replier(opened_model, settings), screen, manners, system)
+        if person:
+            screen.note("Ask away. /help helps, /bye or Ctrl-D leaves.")
+            history = None if no_history else History(history_file())
+            conversation.talk(iter(Keyboard(history).ask, None))
+        else:
+            conversation.talk(iter(Pipe().ask, None))
         if as_json:
-            emit("chat", {"messages": messages})
+            emit("chat", {"messages": conversation.messages})
     return 0
 
 
-def _turn(model: Model, messages: list[Message], words: str, sampling: SamplingConfig, *, quiet: bool) -> None:
-    """Answer one turn; Ctrl-C ends the answer, which stays in the conversation as far as it came."""
-    messages.append({"role": "user", "content": words})
-    said: list[str] = []
-    try:
-        for text in _shown(model.chat(messages, sampling), quiet=quiet):
-            said.append(text)
-    except KeyboardInterrupt:
-        if not quiet:
-            print(flush=True)
-    except ContextFull as full:
-        if not sys.stdin.isatty():
-            raise
-        messages.pop()
-        err.print(f"{full}. Or /reset begins anew.", markup=False)
-        return
-    messages.append({"role": "assistant", "content": "".join(said)})
+def _replier(model: Model, settings: dict[str, Any]) -> Callable[[Several[Message]], Reply]:
+    """Give the function that answers a conversation with this model."""
+    sampling = sampling_for(model, settings)
+
+    def reply(messages: Several[Message]) -> Reply:
+        sequence = model.engine.submit(model.conversation(messages), sampling)
+        return Reply(_read(model, _pieces(model, sequence)), sequence)
+
+    return reply
 
 
-def _asked(by_a_person: bool) -> Iterator[str]:
-    """Give each line that is asked, until the end of input."""
-    if by_a_person:
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  # arrow keys and history at the prompt
-        err.print("Ask away. /help helps, /bye or Ctrl-D leaves.", style="dim")
-    while True:
-        try:
-            line = input("> ") if by_a_person else _text(sys.stdin.buffer.readline())
-        except EOFError:
-            print(file=sys.stderr)
-            return
-        if not line and not by_a_person:
-            return
-        if line.strip():
-            yield line.strip()
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        found = f"byte {problem.start} is not UTF-8"
-        raise UsageError("standard input", found, "convert it: iconv -f latin1 -t utf-8") from None
-
-
-def _shown(pieces: Iterator[Piece], *, quiet: bool) -> Iterator[str]:
-    """Print pieces as they come, and pass their texts on."""
-    for piece in pieces:
-        if piece.text and not quiet:
-            print(piece.text, end="", flush=True)
-        yield piece.text
-    if not quiet:
-        print(flush=True)
+def _system(settings: dict[str, Any], note: Callable[[str], None]) -> str | None:
+    """Fill in what the profile says where the command line is silent; give the system prompt, None for the model's own."""
+    system: str | None = settings["system"]
+    file: str | None = settings["system_file"]
+    if system is not None and file is not None:
+        raise UsageError("--system-file", "given beside --system-prompt", "give one of them")
+    if file is not None:
+        system = read_text(Path(file), LARGEST_SYSTEM).strip()
+    if settings["profile"] is None:
+        return system
+    profile = read_profile(find_profile(settings["profile"]))
+    for table in profile.reserved:
+        note(f"{profile.path.name}: [{table}] is for a later version, and is left alone")
+    told = {**profile.sampling, "context": profile.context}
+    if profile.schema is not None and not any(settings[name] for name in CONSTRAINTS):
+        told["json_schema"] = json.dumps(profile.schema)
+    source = click.get_current_context().get_parameter_source
+    for key, value in told.items():
+        if value is not None and source(key) in (None, ParameterSource.DEFAULT):
+            settings[key] = value
+    return profile.system if system is None else system
 
 
 def _name_and_text(
@@ -166,13 +223,13 @@ def _name_and_text(
 
 
 def _with_standard_input(words: str) -> str:
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else _text(sys.stdin.buffer.read()).strip()
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else decode(sys.stdin.buffer.read()).strip()
     whole = "\n\n".join(part for part in (words, piped) if part)
     if not whole:
         raise UsageError("TEXT", "none given", 'say what to answer: amalia run MODEL "Olá!"')
     return whole
 
 
-def _conversation(words: str | None, system: str | None) -> list[Message]:
+def _conversation(words: str, system: str | None) -> list[Message]:
     start: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    return start if words is None else [*start, {"role": "user", "content": words}]
+    return [*start, {"role": "user", "content": words}]

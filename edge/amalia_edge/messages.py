@@ -1,0 +1,145 @@
+"""Messages and tools as OpenAI's clients write them, read into what chat templates expect."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from amalia_edge.errors import UsageError
+
+ROLES = ("system", "user", "assistant", "tool")
+NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+NAME = re.compile(r"[\w.-]{1,64}")  # of a tool
+
+
+class Function(TypedDict):
+    name: str
+    arguments: str  # JSON
+
+
+class ToolCall(TypedDict):
+    id: str
+    type: str
+    function: Function
+
+
+class Tool(TypedDict):
+    type: str
+    function: Mapping[str, Any]  # name, description, parameters: a JSON schema
+
+
+class _Spoken(TypedDict):
+    role: str  # one of ROLES, or developer, which is system
+
+
+class Message(_Spoken, total=False):
+    content: str | list[dict[str, Any]] | None
+    reasoning_content: str  # what the assistant thought
+    tool_calls: list[ToolCall]
+    tool_call_id: str
+    name: str
+
+
+def read_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Give the messages with plain texts as contents and objects as arguments; what templates do not know is left out."""
+    if not messages:
+        raise UsageError("messages", "none", "give at least one message of the user")
+    return [_message(dict(message), f"messages[{place}]") for place, message in enumerate(messages)]
+
+
+def read_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """Give the tools, each with a name, a description and the schema of its parameters."""
+    read = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools)]
+    names = [tool["function"]["name"] for tool in read]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError("tools", f"two are called {name}", "give each its own name")
+    return read
+
+
+def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
+    role = message.get("role")
+    role = "system" if role == "developer" else role
+    if role not in ROLES:
+        raise UsageError(where, "no known role", "roles are " + ", ".join(ROLES))
+    calls = message.get("tool_calls") or []
+    if (calls and role != "assistant") or not isinstance(calls, list):
+        raise UsageError(f"{where}.tool_calls", "not a list of an assistant's", "only an assistant calls tools")
+    content = message.get("content")
+    if content is None and not calls:
+        raise UsageError(where, "no text", "give it a content")
+    read: dict[str, Any] = {"role": role, "content": _content(content, f"{where}.content")}
+    for key in ("name", "tool_call_id", "reasoning_content"):
+        if message.get(key) is not None:
+            read[key] = _text(message[key], f"{where}.{key}")
+    if calls:
+        read["tool_calls"] = [_call(call, f"{where}.tool_calls[{place}]") for place, call in enumerate(calls)]
+    return read
+
+
+def _content(content: object, where: str) -> str:
+    """Give a content's text; one in parts is joined, and one that is no text at all has none."""
+    if not isinstance(content, list):
+        return _text(content or "" if content is None else content, where)
+    texts = []
+    for place, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text":
+            found = f"a part of type {kind!r}" if isinstance(kind, str) else "a part that has no type"
+            raise UsageError(f"{where}[{place}]", found, "the model reads text: give parts of type 'text'")
+        texts.append(_text(part.get("text"), f"{where}[{place}].text"))
+    return "".join(texts)
+
+
+def _call(call: object, where: str) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict):
+        raise UsageError(where, "no function in it", "give {id, type: function, function: {name, arguments}}")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        arguments = parse_object(arguments)
+    if not isinstance(arguments, dict):
+        raise UsageError(f"{where}.function.arguments", "not a JSON object", "give the arguments by their names")
+    named = {"name": _text(function.get("name"), f"{where}.function.name"), "arguments": _clean(arguments)}
+    return {"id": _text(call.get("id", ""), f"{where}.id"), "type": "function", "function": named}
+
+
+def _tool(tool: object, where: str) -> dict[str, Any]:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, Mapping):
+        raise UsageError(where, "no function in it", "give {type: function, function: {name, description, parameters}}")
+    name = function.get("name")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise UsageError(f"{where}.function.name", f"{name!r}", "1 to 64 letters, digits, and any of _ . -")
+    parameters = {} if function.get("parameters") is None else function["parameters"]
+    if not isinstance(parameters, dict):
+        raise UsageError(f"{where}.function.parameters", "not an object", "give a JSON schema")
+    description = _text(function.get("description") or "", f"{where}.function.description")
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": _clean(parameters) or NO_PARAMETERS},
+    }
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """Give the object a JSON text is; None if it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(where, "no text", "give a text")
+    return str(_clean(value))
+
+
+def _clean(value: Any) -> Any:
+    """Put the halves of letters together that JSON came with (`\\ud83d\\ude00`), and a mark for those left alone."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_clean(key): _clean(part) for key, part in value.items()}
+    return [_clean(part) for part in value] if isinstance(value, list) else value

@@ -1,0 +1,86 @@
+"""A conversation as a file: Markdown for people, JSON to go on from."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from amalia_edge.chat import ROLES, Message
+from amalia_edge.errors import UsageError
+
+FORMAT = 1
+LARGEST = 16 << 20  # bytes of a file to load
+HEADINGS = {"system": "System", "user": "Question", "assistant": "Answer", "tool": "Tool"}
+
+
+def save(messages: Sequence[Message], name: str, model: str, *, overwrite: bool = False) -> Path:
+    """Write a conversation, whole or not at all; the name's ending says in which form."""
+    path = _path(name, "/save FILE")
+    if path.suffix not in (".md", ".json"):
+        raise UsageError(name, "neither .md nor .json", "end the name in .md for people, in .json to load it again")
+    text = _markdown(messages, model) if path.suffix == ".md" else _json(messages, model)
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.exists() and not overwrite:
+            raise UsageError(name, "there is a file of this name", f"/save! {name} overwrites it")
+        with neighbour.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        neighbour.replace(path)
+    except (OSError, ValueError) as problem:  # a name with a zero in it is no value
+        with contextlib.suppress(OSError, ValueError):
+            neighbour.unlink(missing_ok=True)
+        raise UsageError(name, getattr(problem, "strerror", None) or str(problem), "give another place") from None
+    return path
+
+
+def load(name: str) -> list[Message]:
+    """Read a conversation that was saved as JSON, or one of the shape OpenAI's clients send."""
+    path = _path(name, "/load FILE")
+    try:
+        if not path.is_file():
+            raise UsageError(name, "there is no such file", "give one that /save wrote, ending in .json")
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+        content = json.loads(raw) if len(raw) <= LARGEST else None
+    except OSError as problem:
+        raise UsageError(name, problem.strerror or str(problem), "give another file") from None
+    except (ValueError, RecursionError):
+        raise UsageError(name, "not JSON", "give one that /save wrote, ending in .json") from None
+    messages = content.get("messages") if isinstance(content, dict) else None
+    if not isinstance(messages, list) or not all(map(_is_message, messages)):
+        raise UsageError(name, "no conversation in it", "give one that /save wrote, ending in .json")
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and value.get("role") in ROLES and isinstance(value.get("content"), str)
+
+
+def _path(name: str, usage: str) -> Path:
+    if not name:
+        raise UsageError(usage.split()[0], "no file's name", f"say {usage}")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as problem:  # nobody's home
+        raise UsageError(name, str(problem), "give a whole path") from None
+
+
+def _json(messages: Sequence[Message], model: str) -> str:
+    content = {"format": FORMAT, "model": model, "saved": _now(), "messages": list(messages)}
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def _markdown(messages: Sequence[Message], model: str) -> str:
+    parts = [f"# {model}, {_now()}"]
+    for message in messages:
+        if message["content"]:
+            parts.append(f"## {HEADINGS[message['role']]}\n\n{str(message['content']).strip()}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S%z")

@@ -1,0 +1,102 @@
+"""What the engine gives on one model, as a process of its own: one side of the checks beside it.
+
+    .venv/bin/python kernels_bench/checks/engine_rates.py MODEL.gguf -p 512 -n 128 [--parallel 8] [--threads 2]
+
+Prints rows as llama-bench does, text included: `greedy`, the `top-k 40` chain of the defaults, and with `--penalties` that
+chain behind repetition penalties. `--parallel` sequences begin together, each with a prompt of its own.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+from alternate import ROOMS
+
+sys.path[:0] = ROOMS.split(":")
+
+from amalia_edge.engine import Engine  # noqa: E402
+from amalia_edge.model import LoadConfig, Model  # noqa: E402
+from amalia_edge.sampler import SamplingConfig  # noqa: E402
+
+GREEDY = SamplingConfig(temperature=0, ignore_end=True)
+TOP_K = SamplingConfig(temperature=0.8, top_k=40, seed=1, ignore_end=True)
+CHAINS = {
+    "greedy": GREEDY,
+    "top-k 40": TOP_K,
+    "penalties": replace(TOP_K, repeat_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1),
+}
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    words.add_argument("model")
+    words.add_argument("-p", "--prompt", type=int, default=512)
+    words.add_argument("-n", "--generated", type=int, default=128)
+    words.add_argument("-r", "--repetitions", type=int, default=3)
+    words.add_argument("--parallel", type=int, default=1)
+    words.add_argument("-t", "--threads", type=int)
+    words.add_argument("--chains", nargs="+", default=["greedy", "top-k 40"], choices=CHAINS)
+    order = words.parse_args()
+    size = order.prompt + order.generated + 8
+    config = LoadConfig(context=-(-size // 256) * 256, threads=order.threads, sequences=order.parallel)
+    with Model.open(order.model, config) as model:
+        rows = [row for chain in order.chains for row in measure(model, order, chain)]
+    print(json.dumps(rows))
+
+
+def measure(model: Model, order: argparse.Namespace, chain: str) -> list[dict[str, Any]]:
+    turns = [turn(model, order, CHAINS[chain]) for _ in range(order.repetitions + 1)][1:]  # the first one warms up
+    names = ("prompt", "generation", "whole")
+    return [
+        {"chain": chain, "what": name, "avg_ts": statistics.fmean(rates), "samples_ts": rates}
+        for name, rates in zip(names, zip(*turns, strict=True), strict=True)
+    ]
+
+
+def turn(model: Model, order: argparse.Namespace, sampling: SamplingConfig) -> tuple[float, float, float]:
+    """Measure once; give tokens/s of the prompt, of the generation, and of both together.
+
+    Of one sequence the generation is measured as llama-bench does it, on a context that holds one token.
+    """
+    draw, vocabulary, engine = random.Random(order.prompt), model.vocabulary, model.engine
+    prompts = [[draw.randrange(vocabulary.size) for _ in range(order.prompt)] for _ in range(order.parallel)]
+    forget(engine)
+    if order.parallel == 1:
+        prompt_s = run(engine, prompts, replace(sampling, limit=1))
+        forget(engine)
+        generation_s = run(engine, [prompts[0][:1]], replace(sampling, limit=order.generated))
+        whole = (order.prompt + order.generated) / (prompt_s + generation_s)
+        return order.prompt / prompt_s, order.generated / generation_s, whole
+    whole_s = run(engine, prompts, replace(sampling, limit=order.generated))
+    prompt_s = run(engine, [[*ids[:-1], 7] for ids in prompts], replace(sampling, limit=1))  # read already but one
+    forget(engine)
+    for ids in prompts:  # then generation alone: the prompts are read one by one first
+        run(engine, [ids], replace(sampling, limit=0))
+    generation_s = run(engine, [[*ids, 7] for ids in prompts], replace(sampling, limit=order.generated))
+    tokens = order.parallel * order.generated
+    return 0.0, tokens / generation_s, (order.parallel * order.prompt + tokens) / whole_s
+
+
+def forget(engine: Engine) -> None:
+    for slot in engine._slots:
+        engine._rewind(slot, 0)
+
+
+def run(engine: Engine, prompts: list[list[int]], sampling: SamplingConfig) -> float:
+    """Submit all, step to the end, joining the texts as a user would; give the seconds."""
+    started = time.perf_counter()
+    for ids in prompts:
+        engine.submit(ids, sampling)
+    text: list[str] = []
+    while engine.active:
+        text += [piece.text for piece in engine.step()]
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
