@@ -49,10 +49,14 @@ class Model:
         `progress` hears of the share that is loaded.
         """
         header = read_header(Path(path))
-        if header.metadata.get("tokenizer.ggml.model") == "no_vocab":
+        if header.metadata.get("tokenizer.ggml.model") in ("no_vocab", "none"):
             raise ModelUnsupported(header.path.name, "no vocabulary in it", "convert it with its tokenizer")
-        plan = make_plan(header, config or LoadConfig(), this_host())
-        model = cls(header, plan, native.open_model(header.path, plan.config, progress))
+        config = config or LoadConfig()
+        longest = header.longest_context
+        if longest is not None and (config.context or 0) > longest:
+            raise UsageError("context", f"{config.context} tokens, {longest} positions in the model", "ask for fewer")
+        plan = make_plan(header, config, this_host())
+        model = cls(header, plan, native.open_model(header.parts, plan.config, progress))
         try:
             model._adapters = load_adapters(model.pointer, header, plan.config.adapters)
         except BaseException:

@@ -13,6 +13,7 @@ from amalia_edge import __version__
 from amalia_edge.adapter import Adapter
 from amalia_edge.console import err, progress
 from amalia_edge.errors import UsageError
+from amalia_edge.known_templates import TEMPLATES
 from amalia_edge.load_config import LoadConfig
 from amalia_edge.model import Model
 from amalia_edge.pull import find_or_pull
@@ -92,6 +93,7 @@ LOADING = (
     _load("--mmap/--no-mmap", "mapped", default=LoadConfig.mapped, help="Map the file instead of reading it."),
     _load("--mlock", "locked", is_flag=True, help="Keep the weights out of swap."),
     _load("--lora", "--lora-scaled", "adapters", multiple=True, callback=_adapters, metavar="FILE[:SCALE]", help="Add a LoRA adapter; may be given again."),
+    _load("--chat-template", metavar="NAME", envvar="LLAMA_ARG_CHAT_TEMPLATE", show_envvar=True, help=f"Use one of our templates instead of the file's own: {', '.join(TEMPLATES)}."),
     _load("--fit", is_flag=True, envvar="LLAMA_ARG_FIT", show_envvar=True, help="Where it does not fit, take what does: less context, a smaller cache."),
 )  # fmt: skip
 PARALLEL = _load("-np", "--parallel", "sequences", default=LoadConfig.sequences, envvar="LLAMA_ARG_N_PARALLEL", show_default=True, show_envvar=True, help="Answers at once, each with a whole context.")  # fmt: skip

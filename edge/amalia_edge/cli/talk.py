@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Several
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from amalia_edge.engine import Piece, Sequence
 from amalia_edge.errors import ModelNotFound, UsageError
 from amalia_edge.history import History, history_file
 from amalia_edge.keyboard import Keyboard, Pipe, decode
+from amalia_edge.messages import parse_object
 from amalia_edge.model import Model
 from amalia_edge.profile import find_profile, read_profile, read_text
 from amalia_edge.screen import Screen
@@ -37,11 +39,29 @@ from amalia_edge.state import StateStore, common_prefix
 
 CONSTRAINTS = ("json_schema", "json_schema_file", "regex")  # one of the command line's goes before a profile's schema
 LARGEST_SYSTEM = 4 << 20  # bytes
+
+
+def _switches(_context: Any, _parameter: Any, text: str | None) -> dict[str, Any]:
+    switches = parse_object(text) if text else {}
+    if switches is None:
+        raise UsageError("--chat-template-kwargs", f"{text!r} is no JSON object", 'as in {"enable_thinking": false}')
+    return switches
+
+
 USE = (
     SYSTEM,
     click.option("--system-file", help="Read the system prompt from FILE.", metavar="FILE"),
     click.option("--profile", metavar="NAME", help="A profile of use that `amalia profiles` lists, or a .toml file."),
     click.option("--stats", is_flag=True, help="Tell tokens and tokens/s after an answer."),
+    click.option(
+        "--chat-template-kwargs",
+        "variables",
+        callback=_switches,
+        metavar="JSON",
+        envvar="LLAMA_CHAT_TEMPLATE_KWARGS",
+        show_envvar=True,
+        help='Switches of the template: {"enable_thinking": false}.',
+    ),
     click.option("--no-reasoning", is_flag=True, help="Hide what the model says to itself before it answers."),
 )
 
@@ -65,14 +85,20 @@ def run(
     name, words = _name_and_text(model, text, model_option, prompt)
     words = _with_standard_input(words)
     screen = Screen(quiet=as_json, reasoning=not settings["no_reasoning"])
-    system = _system(settings, screen.note)
+    system, variables = _system(settings, screen.note), settings["variables"]
     with opened(name, settings) as opened_model:
         if not raw:
             _warm(opened_model, system, settings, screen)
-        ids = opened_model.prompt(words) if raw else opened_model.conversation(_conversation(words, system))
+        ids = (
+            opened_model.prompt(words)
+            if raw
+            else opened_model.conversation(_conversation(words, system), variables=variables)
+        )
         sequence = opened_model.engine.submit(ids, sampling_for(opened_model, settings))
         pieces = _pieces(opened_model, sequence)
-        answer = _show((Delta(piece.text) for piece in pieces) if raw else _read(opened_model, pieces), screen)
+        answer = _show(
+            (Delta(piece.text) for piece in pieces) if raw else _read(opened_model, pieces, variables), screen
+        )
         if as_json:
             emit("run", {"text": answer, **_accounts(opened_model, sequence)})
         elif settings["stats"]:
@@ -93,9 +119,9 @@ def _show(pieces: Iterator[Delta], screen: Screen) -> str:
     return "".join(said)
 
 
-def _read(model: Model, pieces: Iterator[Piece]) -> Iterator[Delta]:
+def _read(model: Model, pieces: Iterator[Piece], variables: dict[str, Any]) -> Iterator[Delta]:
     """Tell an answer from the reasoning before it."""
-    reader = model.reader()
+    reader = model.reader(variables=variables)
     for piece in pieces:
         yield from reader.push(piece.text)
     yield from reader.finish()
@@ -125,7 +151,8 @@ def _pieces(model: Model, sequence: Sequence) -> Iterator[Piece]:
 def _warm(model: Model, system: str | None, settings: dict[str, Any], screen: Screen) -> None:
     """Have what every turn begins with in memory: from disk, if it was read there before."""
     if system and (settings["system_file"] or settings["profile"]):
-        beginning = common_prefix(model.conversation, [{"role": "system", "content": system}])
+        conversation = partial(model.conversation, variables=settings["variables"])
+        beginning = common_prefix(conversation, [{"role": "system", "content": system}])
         StateStore(warn=screen.note).warm(model, beginning)
 
 
@@ -173,11 +200,11 @@ def chat(model: str | None, model_option: str | None, no_history: bool, as_json:
 
 def _replier(model: Model, settings: dict[str, Any]) -> Callable[[Several[Message]], Reply]:
     """Give the function that answers a conversation with this model."""
-    sampling = sampling_for(model, settings)
+    sampling, variables = sampling_for(model, settings), settings["variables"]
 
     def reply(messages: Several[Message]) -> Reply:
-        sequence = model.engine.submit(model.conversation(messages), sampling)
-        return Reply(_read(model, _pieces(model, sequence)), sequence)
+        sequence = model.engine.submit(model.conversation(messages, variables=variables), sampling)
+        return Reply(_read(model, _pieces(model, sequence), variables), sequence)
 
     return reply
 
