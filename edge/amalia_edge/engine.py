@@ -27,9 +27,9 @@ from amalia_edge.text import TextStream
 
 Finish = Literal["stop", "length", "cancelled", "error"]
 MOST_STEP_S = 0.25  # of reading, while others may be waiting
-SAFETY = 0.8  # of that time: machines are noisy
+SAFETY = 0.9  # of that time: machines are noisy
 FIRST_CHUNK = 32  # tokens, before the speed is known
-CHUNK_STEP = 16  # tokens: kernels work on blocks of them
+CHUNK_STEP = 8  # tokens: kernels work on blocks of them
 WORTH_COPYING = 64  # tokens: a copy moves a slot's whole memory
 
 
@@ -245,6 +245,7 @@ class Engine:
             sequence._slot, slot.sequence = slot, sequence
             sequence.decoded = sequence.reused = len(slot.held)
             self._reading.appendleft(sequence)
+            self._write_if_read(sequence)
 
     def _slot_for(self, ids: list[int]) -> Slot:
         """Choose a free slot, and leave in it what can be reused of these ids' beginning.
@@ -292,24 +293,26 @@ class Engine:
             return
         self._copied.clear()
         sequence.decoded += len(chunk)
+        self._write_if_read(sequence)
         if last:
-            self._reading.remove(sequence)
-            insort(self._writing, sequence, key=_place)
-            if sequence.sampling.limit == 0:
-                pieces.append(self._end(sequence, "length"))
-            else:
-                self._sample(sequence, len(chunk) - 1, pieces)
+            self._sample(sequence, len(chunk) - 1, pieces)
         elapsed = time.perf_counter() - started
         sequence.prefill_s += elapsed
         if len(chunk) >= CHUNK_STEP:
             self._read_tps = len(chunk) / elapsed
+
+    def _write_if_read(self, sequence: Sequence) -> None:
+        """Let a sequence write once no more than one of its tokens is unread: that one goes with the answers' tokens."""
+        if len(sequence.ids) - sequence.decoded <= 1:
+            self._reading.remove(sequence)
+            insort(self._writing, sequence, key=_place)
 
     def _chunk(self) -> int:
         """Size a chunk: the largest there is when nobody else can come, else what the time of a step allows."""
         if len(self._slots) == 1:
             return self._largest_chunk
         left = MOST_STEP_S * SAFETY - (self._write_s if self._writing else 0.0)
-        fitting = int(left * self._read_tps) // CHUNK_STEP * CHUNK_STEP if self._read_tps else FIRST_CHUNK
+        fitting = round(left * self._read_tps / CHUNK_STEP) * CHUNK_STEP if self._read_tps else FIRST_CHUNK
         return min(max(fitting, CHUNK_STEP), self._largest_chunk)
 
     def _write(self, pieces: list[Piece]) -> None:
@@ -326,18 +329,25 @@ class Engine:
             self._recover(sequences, problem, pieces)
             return
         self._copied.clear()
+        reading = [sequence for sequence in sequences if sequence.generated == 0]
         for row, sequence in enumerate(sequences):
             sequence.decoded += 1
             self._sample(sequence, row, pieces)
         self._write_s = time.perf_counter() - started
         for sequence in sequences:
-            sequence.decode_s += self._write_s
+            if sequence in reading:
+                sequence.prefill_s += self._write_s
+            else:
+                sequence.decode_s += self._write_s
 
     def _sample(self, sequence: Sequence, row: int, pieces: list[Piece]) -> None:
         """Pick the token that output row `row` leads to; the very last token of an answer is never fed back."""
         sampling = sequence.sampling
         logprob: float | None = None
         top: tuple[tuple[int, float], ...] = ()
+        if sampling.limit == 0:
+            pieces.append(self._end(sequence, "length"))
+            return
         if sequence._first_s is None:
             sequence._first_s = time.monotonic()
         if sampling.logprobs is None and sequence._constraint is None:

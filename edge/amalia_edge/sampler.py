@@ -21,6 +21,8 @@ COLDEST = 1e-3  # below it the likeliest token is the only one, and float32 woul
 LARGEST_BIAS, MOST_BIASES, MOST_LOGPROBS = 1e4, 1 << 16, 1 << 10
 MOST_STOPS, LONGEST_STOP = 64, 1000  # characters
 MOST_BREAKERS, LONGEST_BREAKER = 16, 40  # bytes: libllama would cut a longer one; each costs 4 ms at 128,000 tokens
+GROUPS, LEAST_GROUP, MOST_NARROWED = 64, 256, 128  # so that partitioning is of few
+CANDIDATE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("probability", "<f4")])  # llama_token_data
 OVERFLOWS = ("stop", "shift")
 
 
@@ -121,7 +123,11 @@ class Sampler:
         """Penalties see the end of the prompt as if it had been sampled."""
         library = self._library = native.library()
         self.seed = secrets.randbelow(RANDOM_SEED) if config.seed is None else config.seed
-        links = [*_shifts(config, vocabulary), *_choice(config, self.seed)]
+        shifts = _shifts(config, vocabulary)
+        links = [*shifts, *_choice(config, self.seed)]
+        self._size, self._greedy = vocabulary.size, not shifts and config.temperature < COLDEST
+        narrow = not shifts and not self._greedy and vocabulary.size >= GROUPS * LEAST_GROUP
+        self._top_k = config.top_k if narrow and config.top_k <= MOST_NARROWED else 0  # 0: libllama looks at all
         self._chain: Any = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
         for link in links:
             library.llama_sampler_chain_add(self._chain, link)
@@ -131,12 +137,43 @@ class Sampler:
 
     def sample(self, context: Any, row: int) -> int:
         """Pick the token after output row `row` of the last batch (−1: the last one)."""
+        if self._greedy or self._top_k:
+            pointer = self._library.llama_get_logits_ith(context, row)
+            logits: NDArray[np.float32] = np.ctypeslib.as_array(pointer, (self._size,))
+            if self._greedy:
+                return int(logits.argmax())
+            likely = likeliest(logits, self._top_k)
+            if len(likely):
+                return self._pick(likely, logits[likely])
         return int(self._library.llama_sampler_sample(self._chain, context, row))
+
+    def _pick(self, ids: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
+        """Let the chain pick among a few candidates, as it would among all."""
+        library, candidates = self._library, np.zeros(len(ids), CANDIDATE)
+        candidates["id"], candidates["logit"] = ids, logits
+        first = ctypes.cast(candidates.ctypes.data, self._library.llama_token_data_p)
+        array = library.llama_token_data_array(first, len(ids), -1, False)
+        library.llama_sampler_apply(self._chain, ctypes.byref(array))
+        token = int(candidates["id"][array.selected])
+        library.llama_sampler_accept(self._chain, token)
+        return token
 
     def close(self) -> None:
         if self._chain:
             self._library.llama_sampler_free(self._chain)
             self._chain = None
+
+
+def likeliest(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Give the tokens among which the `count` likeliest are, and not many more; none where a logit is no number.
+
+    The logits are looked at in groups: as many as `count` groups have a largest logit no smaller than the count-th
+    largest of those, so what is smaller than that one is not among the likeliest.
+    """
+    width = len(logits) // GROUPS
+    tops = logits[: GROUPS * width].reshape(GROUPS, width).max(axis=0)
+    least = np.partition(tops, -count)[-count]
+    return np.flatnonzero(logits >= least)
 
 
 def _shifts(config: SamplingConfig, vocabulary: Vocabulary) -> list[Any]:

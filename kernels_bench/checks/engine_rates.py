@@ -50,7 +50,8 @@ def main() -> None:
 
 
 def measure(model: Model, order: argparse.Namespace, chain: str) -> list[dict[str, Any]]:
-    turns = [turn(model, order, CHAINS[chain]) for _ in range(order.repetitions + 1)][1:]  # the first one warms up
+    run(model.engine, [[5, 6, 7]], replace(CHAINS[chain], limit=4))  # warms up
+    turns = [turn(model, order, CHAINS[chain]) for _ in range(order.repetitions)]
     names = ("prompt", "generation", "whole")
     return [
         {"chain": chain, "what": name, "avg_ts": statistics.fmean(rates), "samples_ts": rates}
@@ -73,13 +74,11 @@ def turn(model: Model, order: argparse.Namespace, sampling: SamplingConfig) -> t
         whole = (order.prompt + order.generated) / (prompt_s + generation_s)
         return order.prompt / prompt_s, order.generated / generation_s, whole
     whole_s = run(engine, prompts, replace(sampling, limit=order.generated))
-    prompt_s = run(engine, [[*ids[:-1], 7] for ids in prompts], replace(sampling, limit=1))  # read already but one
-    forget(engine)
-    for ids in prompts:  # then generation alone: the prompts are read one by one first
-        run(engine, [ids], replace(sampling, limit=0))
-    generation_s = run(engine, [[*ids, 7] for ids in prompts], replace(sampling, limit=order.generated))
-    tokens = order.parallel * order.generated
-    return 0.0, tokens / generation_s, (order.parallel * order.prompt + tokens) / whole_s
+    forget(engine)  # then one after the other: the prompts, and generation
+    prompt_s = sum(run(engine, [ids], replace(sampling, limit=0)) for ids in prompts)
+    generation_s = run(engine, [[*ids, 7] for ids in prompts], replace(sampling, limit=order.generated))  # in one batch
+    read, written = order.parallel * order.prompt, order.parallel * order.generated
+    return read / prompt_s, written / generation_s, (read + written) / whole_s
 
 
 def forget(engine: Engine) -> None:

@@ -146,11 +146,11 @@ class TestPromptsTakeTurns:
 
 def test_a_chunk_takes_no_longer_than_a_step_may(engine: Engine) -> None:
     engine._read_tps, engine._largest_chunk = 1000.0, 512
-    assert engine._chunk() == 192  # 0.8 of 250 ms, in whole blocks of 16
+    assert engine._chunk() == 224  # 0.9 of 250 ms, in whole blocks of 8
     engine._read_tps = 1e6
     assert engine._chunk() == 512
     engine._read_tps = 1.0
-    assert engine._chunk() == 16
+    assert engine._chunk() == 8
 
 
 class TestReuse:
