@@ -22,7 +22,6 @@ from amalia_edge.native import (
     reasons,
 )
 
-ABORTED = 2  # llama_decode's
 DECODE_CODES = {1: "no room left in the context", 2: "aborted", -1: "an invalid batch"}
 
 
@@ -99,8 +98,13 @@ class Context:
             parameters.n_outputs_max = config.sequences  # or a batch of logits is reserved: 0.2 GB at 128,000 tokens
         else:
             parameters.cb_eval = on_node
-        with reasons() as why:
+        interrupts: list[BaseException] = []
+        with reasons() as why, held_interrupts(interrupts.append):
             self.pointer = bindings.llama_init_from_model(model, parameters)
+            if interrupts:
+                if self.pointer:
+                    bindings.llama_free(self.pointer)
+                raise interrupts[0]
             if not self.pointer:
                 raise DoesNotFit(
                     "context", f"{size} tokens: {why()}", "load with a smaller --ctx-size, or an f16 cache"
@@ -113,6 +117,7 @@ class Context:
         self._threads.attach(self.pointer)
         self._memory = bindings.llama_get_memory(self.pointer)
         self._make_batch()
+        self._shifting = False  # what was shifted is moved at the next decode, of whatever sequence, which must end
         self._stop: Callable[[], bool] | None = None
         self._interrupts: list[BaseException] = []
         self._on_abort = bindings.ggml_abort_callback(self._wants_stop)
@@ -180,24 +185,27 @@ class Context:
         code = self._library.llama_decode(self.pointer, self._batch)
         if code:
             raise DecodeError("llama_decode", DECODE_CODES.get(code, f"code {code}"), "start the answer again")
+        self._shifting = False
 
     @contextmanager
     def _stoppable(self, stop: Callable[[], bool]) -> Iterator[None]:
         """Let C ask at every node whether to go on: cheap beside many tokens, too dear beside one."""
         self._stop = stop
         self._interrupts.clear()
-        self._library.llama_set_abort_callback(self.pointer, self._on_abort, None)
         try:
+            self._library.llama_set_abort_callback(self.pointer, self._on_abort, None)
             with held_interrupts(self._interrupts.append):
                 yield
         finally:
+            self._stop = None
             self._library.llama_set_abort_callback(self.pointer, self._library.ggml_abort_callback(), None)
             if self._interrupts:
                 raise self._interrupts[0]
 
     def _wants_stop(self, _data: Any) -> bool:
         try:
-            return bool(self._interrupts) or (self._stop is not None and self._stop())
+            wanted = bool(self._interrupts) or (self._stop is not None and self._stop())
+            return wanted and not self._shifting
         except BaseException as reason:  # C cannot pass it on
             self._interrupts.append(reason)
             return True
@@ -219,13 +227,18 @@ class Context:
         self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     @property
-    def can_shift(self) -> bool:
-        return bool(self._library.llama_memory_can_shift(self._memory))
+    def windowed(self) -> bool:
+        """Say whether some layers look back over a window only."""
+        return bool(self._library.llama_model_n_swa(self._library.llama_get_model(self.pointer)))
 
-    def shift(self, sequence: int, start: int, count: int) -> None:
-        """Forget `count` positions from `start` on, and move what follows to their place."""
-        self._library.llama_memory_seq_rm(self._memory, sequence, start, start + count)
+    def shift(self, sequence: int, start: int, count: int) -> bool:
+        """Forget `count` positions from `start` on, and move what follows to their place; False where that cannot be."""
+        can = self._library.llama_memory_can_shift(self._memory)
+        if not can or not self._library.llama_memory_seq_rm(self._memory, sequence, start, start + count):
+            return False
         self._library.llama_memory_seq_add(self._memory, sequence, start + count, -1, -count)
+        self._shifting = True
+        return True
 
     def saved(self, sequence: int) -> NDArray[np.uint8]:
         """Give what the memory holds of a sequence, as bytes to restore it from."""

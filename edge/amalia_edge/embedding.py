@@ -62,7 +62,11 @@ class Embedder:
             self.pointer: Any = bindings.llama_init_from_model(model.pointer, parameters)
             if not self.pointer:
                 raise DoesNotFit("context", f"{self._cells} tokens: {why()}", "embed shorter texts")
-        self._threads = Threadpool(model.threads)
+        try:
+            self._threads = Threadpool(model.threads)
+        except BaseException:
+            bindings.llama_free(self.pointer)
+            raise
         self._threads.attach(self.pointer)
         model.adapt(self.pointer)
         self._batch = bindings.llama_batch_init(self._chunk, 0, 1)

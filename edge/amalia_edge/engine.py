@@ -2,7 +2,8 @@
 
 `submit` takes a request, `step` reads or writes the next tokens, `cancel` ends one. Nothing here waits for anything, and
 no step reads more of a prompt than one chunk: while sequences share the engine, no more than MOST_STEP_S of it. One step
-writes a token of every answer under way, then reads a chunk of one prompt; prompts take turns, the newest first.
+writes a token of every answer under way, then reads a chunk of one prompt; prompts take turns, and one that has just come
+is among the next two to be read.
 
 A sequence lives in a slot, whose keys and values stay when it ends. The next request takes the slot that holds the most
 of its beginning, or copies it from there, and reads only the rest.
@@ -76,7 +77,7 @@ class Sequence:
     @property
     def decode_tps(self) -> float:
         """Give tokens per second after the first one, whose time is the prefill's; the end token counts, it is decoded."""
-        steps = self.generated - 1 + (self.finish == "stop")
+        steps = self.generated - 1 + (self.finish == "stop" and not self._text.stopped)
         return steps / self.decode_s if self.decode_s and steps > 0 else 0.0
 
     @property
@@ -147,6 +148,7 @@ class Engine:
         self._untold: list[Piece] = []  # pieces that came while another sequence was streamed
         self._copied: set[int] = set()  # slots whose bytes move at the next decode
         self._ended = 0  # sequences so far
+        self._read_new = False  # whether the last chunk was the first of its prompt
         self._read_tps = 0.0  # measured; 0: not yet
         self._write_s = 0.0  # what the last writing took
 
@@ -157,12 +159,17 @@ class Engine:
 
     def submit(self, ids: Ids[int], sampling: SamplingConfig) -> Sequence:
         """Take a request; it advances with each `step()`."""
+        if not self._slots:
+            raise UsageError("engine", "closed", "make another one")
         if self.active >= self._most:
             raise Busy(
                 "engine", f"{self.active} requests under way, {self._most} at most", "wait for an end, or cancel one"
             )
         if not ids:
             raise UsageError("prompt", "no tokens", "give a text")
+        if min(ids) < 0 or max(ids) >= self._vocabulary.size:
+            strange = next(token for token in ids if not 0 <= token < self._vocabulary.size)
+            raise UsageError("prompt", f"token {strange} of {self._vocabulary.size}", "give ids of this model")
         if len(ids) >= self.context:
             found = f"{len(ids)} tokens of prompt, {self.context} of context"
             raise ContextFull("prompt", found, f"shorten it, or load with --ctx-size above {len(ids)}")
@@ -177,14 +184,20 @@ class Engine:
     def step(self) -> list[Piece]:
         """Write a token of each answer, and read a chunk of one prompt; give the pieces that came of it."""
         pieces, self._untold = self._untold, []
-        for sequence in (*self._waiting, *self._reading, *self._writing):
-            if sequence.hopeless():
-                self._give_up(sequence, pieces)
-        self._admit()
-        if self._writing:
-            self._write(pieces)
-        if self._reading:
-            self._read(pieces)
+        try:
+            for sequence in (*self._waiting, *self._reading, *self._writing):
+                if sequence.hopeless():
+                    self._give_up(sequence, pieces)
+            self._admit()
+            if self._writing:
+                self._write(pieces)
+            if self._reading:
+                self._read(pieces)
+        except BaseException:  # Ctrl-C: what was read before is kept, and what was said is told later
+            self._untold = pieces
+            for sequence in (*self._reading, *self._writing):
+                self._read_again(sequence, min(sequence.decoded, len(sequence.ids) - 1))
+            raise
         return pieces
 
     def stream(self, sequence: Sequence, on_read: Callable[[int], None] | None = None) -> Iterator[Piece]:
@@ -192,9 +205,9 @@ class Engine:
         try:
             while sequence.finish is None or any(piece.sequence is sequence for piece in self._untold):
                 pieces = self.step()
+                self._untold += [piece for piece in pieces if piece.sequence is not sequence]
                 if on_read is not None and not sequence.generated:
                     on_read(sequence.decoded)
-                self._untold += [piece for piece in pieces if piece.sequence is not sequence]
                 yield from (piece for piece in pieces if piece.sequence is sequence)
             if sequence.error is not None:
                 raise sequence.error
@@ -230,21 +243,22 @@ class Engine:
 
     def holds(self, ids: Ids[int]) -> int:
         """Count how many tokens of a prompt's beginning would not be read anew."""
-        return max(slot.common(list(ids)) for slot in self._slots)
+        return max((slot.common(list(ids)) for slot in self._slots), default=0)
 
     def close(self) -> None:
         for sequence in (*self._waiting, *self._reading, *self._writing):
             self.cancel(sequence)
+        self._slots = []
         self._state.close()
 
     def _admit(self) -> None:
-        """Give waiting sequences the free slots; the newest prompt is the next to be read."""
+        """Give waiting sequences the free slots."""
         while self._waiting and any(slot.sequence is None for slot in self._slots):
             sequence = self._waiting.popleft()
             slot = self._slot_for(sequence.ids)
             sequence._slot, slot.sequence = slot, sequence
             sequence.decoded = sequence.reused = len(slot.held)
-            self._reading.appendleft(sequence)
+            self._reading.append(sequence)
             self._write_if_read(sequence)
 
     def _slot_for(self, ids: list[int]) -> Slot:
@@ -264,7 +278,7 @@ class Engine:
         if common[best] - keep >= WORTH_COPYING:
             self._state.copy(best.index, target.index)
             self._copied |= {best.index, target.index}
-            target.held, keep = ids[: common[best]], common[best]
+            target.held, target.exact, keep = ids[: common[best]], None, common[best]
         self._rewind(target, keep)
         return target
 
@@ -280,15 +294,14 @@ class Engine:
 
     def _read(self, pieces: list[Piece]) -> None:
         """Read a chunk of the prompt whose turn it is; after its last one comes the first token."""
-        sequence = self._reading[0]
-        self._reading.rotate(-1)
+        sequence = self._next_reader()
         chunk = sequence.ids[sequence.decoded : sequence.decoded + self._chunk()]
         last = sequence.decoded + len(chunk) == len(sequence.ids)
         stop = sequence.hopeless if len(chunk) >= CHUNK_STEP else None
         started = time.perf_counter()
         try:
             self._state.decode(chunk, sequence.decoded, sequence=_place(sequence), last=last, stop=stop)
-        except BaseException as problem:
+        except DecodeError as problem:
             self._recover([sequence], problem, pieces)
             return
         self._copied.clear()
@@ -300,6 +313,17 @@ class Engine:
         sequence.prefill_s += elapsed
         if len(chunk) >= CHUNK_STEP:
             self._read_tps = len(chunk) / elapsed
+
+    def _next_reader(self) -> Sequence:
+        """Choose a prompt: one that has just come goes first, but never twice in a row before one that is under way."""
+        new = next((sequence for sequence in self._reading if sequence.decoded == sequence.reused), None)
+        begun = next((sequence for sequence in self._reading if sequence.decoded != sequence.reused), None)
+        chosen = new if new and not (begun and self._read_new) else begun
+        assert chosen is not None
+        self._read_new = chosen is new
+        self._reading.remove(chosen)
+        self._reading.append(chosen)
+        return chosen
 
     def _write_if_read(self, sequence: Sequence) -> None:
         """Let a sequence write once no more than one of its tokens is unread: that one goes with the answers' tokens."""
@@ -325,7 +349,7 @@ class Engine:
                 [sequence.decoded for sequence in sequences],
                 [_place(sequence) for sequence in sequences],
             )
-        except BaseException as problem:
+        except DecodeError as problem:
             self._recover(sequences, problem, pieces)
             return
         self._copied.clear()
@@ -390,16 +414,16 @@ class Engine:
         if len(sequence.ids) < self.context:
             return True
         slot, sampling = sequence._slot, sequence.sampling
+        if sampling.overflow != "shift" or slot is None:
+            return False
         keep = sequence.prompt_tokens if sampling.keep < 0 else sampling.keep
         keep = min(max(keep, int(self._vocabulary.adds_begin)), self.context - 2)
         count = (len(sequence.ids) - keep) // 2
-        if sampling.overflow != "shift" or slot is None:
-            return False
         del sequence.ids[keep : keep + count]
-        if self._state.can_shift:
-            self._state.shift(slot.index, keep, count)
+        if self._state.shift(slot.index, keep, count):
             sequence.decoded -= count
-            slot.exact = keep if slot.exact is None else min(keep, slot.exact)
+            still = 0 if self._state.windowed else keep  # a window's cells may go with what was between
+            slot.exact = still if slot.exact is None else min(still, slot.exact)
         else:
             self._read_again(sequence, keep)
         return True
@@ -412,19 +436,14 @@ class Engine:
             self._writing.remove(sequence)
             self._reading.append(sequence)
 
-    def _recover(self, sequences: list[Sequence], problem: BaseException, pieces: list[Piece]) -> None:
-        """After a decode that failed: forget what it left behind, and end those it was for, unless it is none of theirs."""
-        self._copied.clear()
+    def _recover(self, sequences: list[Sequence], problem: DecodeError, pieces: list[Piece]) -> None:
+        """After a decode that failed: forget what it left behind, and end those it was for."""
         for sequence in sequences:
             self._read_again(sequence, sequence.decoded)
-            if isinstance(problem, DecodeError):
-                if sequence.hopeless():
-                    self._give_up(sequence, pieces)
-                else:
-                    pieces.append(self._fail(sequence, problem))
-        if not isinstance(problem, DecodeError):  # Ctrl-C: what was read before is kept
-            self._untold = pieces
-            raise problem
+            if sequence.hopeless():
+                self._give_up(sequence, pieces)
+            else:
+                pieces.append(self._fail(sequence, problem))
 
     def _give_up(self, sequence: Sequence, pieces: list[Piece]) -> None:
         if sequence.unwanted:
@@ -441,7 +460,6 @@ class Engine:
 
     def _end(self, sequence: Sequence, finish: Finish, piece: Piece | None = None) -> Piece:
         """Take a sequence out; its slot keeps what it holds."""
-        sequence.finish = finish
         sequence._sampler.close()
         for place in (self._waiting, self._reading, self._writing):
             if sequence in place:
@@ -450,6 +468,7 @@ class Engine:
         if slot is not None:
             self._ended += 1
             slot.held, slot.left, slot.sequence = sequence.ids[: sequence.decoded], self._ended, None
+        sequence.finish = finish  # last: what Ctrl-C leaves undone, a cancel does
         rest = sequence._text.finish()
         piece = piece or Piece("", None, None, sequence)
         return replace(piece, text=piece.text + rest, finish=finish)

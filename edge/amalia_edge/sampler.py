@@ -159,9 +159,9 @@ class Sampler:
         return token
 
     def close(self) -> None:
-        if self._chain:
-            self._library.llama_sampler_free(self._chain)
-            self._chain = None
+        chain, self._chain = self._chain, None
+        if chain:
+            self._library.llama_sampler_free(chain)
 
 
 def likeliest(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:

@@ -2,7 +2,7 @@
 
     .venv/bin/python kernels_bench/checks/engine_rates.py MODEL.gguf -p 512 -n 128 [--parallel 8] [--threads 2]
 
-Prints rows as llama-bench does, text included: `greedy`, the `top-k 40` chain of the defaults, and with `--penalties` that
+Prints rows as llama-bench does, text included: `greedy`, the `top-k 40` chain of the defaults, and `penalties`, that
 chain behind repetition penalties. `--parallel` sequences begin together, each with a prompt of its own.
 """
 

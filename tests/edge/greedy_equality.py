@@ -2,15 +2,17 @@
 
     python tests/edge/greedy_equality.py [MODEL] [--prompts 50] [--tokens 48]
 
-Alone, beside seven others, and after the first half of each prompt was restored from its saved memory: equal. With other
+Alone, beside seven others, and after the first half of each prompt was restored from disk: equal. With other
 chunks, the first token that differs is one where the two best lay within 0.05. Ends with 1 where that does not hold.
 """
 
 import argparse
 import random
 import sys
+import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from amalia_edge.context import Context
 from amalia_edge.engine import Engine
 from amalia_edge.model import LoadConfig, Model
 from amalia_edge.sampler import SamplingConfig
+from amalia_edge.state_file import read_state, write_state
 from amalia_edge.store import find
 
 WORDS = [
@@ -139,8 +142,12 @@ def restored(model: Model, prompts: list[list[int]], sampling: SamplingConfig) -
             engine._rewind(engine._slots[0], 0)
         list(first.stream(first.submit(ids[:half], SamplingConfig(limit=0))))
         data = first.saved(ids[:half])
-        if data is None or not second.restore(ids[:half], data):
-            sys.exit("the memory was not saved, or not restored")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "prompt.state"
+            if data is None or not write_state(file, b"key", ids[:half], data):
+                sys.exit("the memory was not saved")
+            if not second.restore(ids[:half], read_state(file, b"key", ids[:half])):
+                sys.exit("the memory was not restored")
         sequence = second.submit(ids, sampling)
         found.append([piece.token for piece in second.stream(sequence)])
         if sequence.reused != half:

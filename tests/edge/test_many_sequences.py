@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from amalia_edge import engine as engine_module
+from amalia_edge.context import Context
 from amalia_edge.engine import Engine, Piece, Sequence
-from amalia_edge.errors import Busy, DecodeError, OutOfTime
+from amalia_edge.errors import Busy, DecodeError, OutOfTime, UsageError
 from amalia_edge.model import LoadConfig, Model
 from amalia_edge.sampler import SamplingConfig
 
@@ -131,17 +132,30 @@ class TestPromptsTakeTurns:
             assert [piece.sequence for piece in engine.step()] == [writer]
         assert 0 < reader.decoded < reader.prompt_tokens
 
-    def test_a_short_prompt_that_comes_later_is_the_next_to_be_read(self, model: Model, engine: Engine) -> None:
+    @pytest.mark.parametrize("before", [1, 2, 3])
+    def test_a_short_prompt_that_comes_later_is_read_within_two_steps(
+        self, model: Model, engine: Engine, before: int
+    ) -> None:
         engine.submit(long_prompt(model, 200), GREEDY)
-        engine.step()
+        for _ in range(before):
+            engine.step()
         short = engine.submit(model.prompt("o rio"), GREEDY)
-        assert [piece.sequence for piece in engine.step()] == [short]
+        assert short in [piece.sequence for piece in [*engine.step(), *engine.step()]]
+
+    def test_short_prompts_that_keep_coming_do_not_starve_a_long_one(self, model: Model, engine: Engine) -> None:
+        long = engine.submit(long_prompt(model, 200), GREEDY)
+        for word in range(26):
+            if engine.active < 8:
+                engine.submit(model.prompt(WORDS[word % 8] * 2), SamplingConfig(temperature=0, limit=1))
+            engine.step()
+        assert long.generated > 0
 
     def test_two_long_prompts_are_read_by_turns(self, model: Model, engine: Engine) -> None:
         one, other = (engine.submit(long_prompt(model, 160)[skip:], GREEDY) for skip in (0, 1))
         for _ in range(6):
             engine.step()
-        assert one.decoded == other.decoded == 48
+        assert one.decoded + other.decoded == 96
+        assert abs(one.decoded - other.decoded) <= 32
 
 
 def test_a_chunk_takes_no_longer_than_a_step_may(engine: Engine) -> None:
@@ -193,7 +207,6 @@ class TestReuse:
         sequence = other.submit(ids, GREEDY)
         said = [piece.token for piece in other.stream(sequence)]
         assert sequence.reused == 30
-        answers(engine, [])
         again = engine.submit(ids, GREEDY)
         assert said == [piece.token for piece in engine.stream(again)]
         other.close()
@@ -213,6 +226,46 @@ class TestReuse:
 
 
 class TestEndings:
+    @pytest.mark.parametrize("token", [-1, 10**6, 2**40])
+    def test_an_id_that_is_no_token_is_refused_before_it_can_harm_others(
+        self, model: Model, engine: Engine, token: int
+    ) -> None:
+        other = engine.submit(model.prompt("o mar"), GREEDY)
+        with pytest.raises(UsageError, match=f"token {token} of"):
+            engine.submit([1, token], GREEDY)
+        assert answers(engine, [other]) == [alone(model, other.ids[: other.prompt_tokens])]
+
+    def test_ctrl_c_between_two_answers_loses_no_token_of_either(
+        self, model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sequences = [engine.submit(ids, GREEDY) for ids in prompts(model, 2)]
+        while not all(sequence.generated > 2 for sequence in sequences):
+            engine.step()
+        made = [sequence.ids[sequence.prompt_tokens :] for sequence in sequences]
+        sample, calls = engine._sample, 0
+
+        def interrupted(sequence: Sequence, row: int, pieces: list[Piece]) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise KeyboardInterrupt
+            sample(sequence, row, pieces)
+
+        monkeypatch.setattr(engine, "_sample", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+        monkeypatch.undo()
+        rest = answers(engine, sequences)
+        for sequence, before, after in zip(sequences, made, rest, strict=True):
+            assert [*before, *after] == alone(model, sequence.ids[: sequence.prompt_tokens])
+
+    def test_a_closed_engine_takes_nothing(self, many: Model) -> None:
+        engine = Engine(many)
+        engine.close()
+        with pytest.raises(UsageError, match="closed"):
+            engine.submit([1, 2], GREEDY)
+        assert (engine.step(), engine.holds([1]), engine.saved([1])) == ([], 0, None)
+
     def test_one_more_than_there_is_room_for_finds_it_busy_and_says_how_many(self, many: Model, model: Model) -> None:
         engine = Engine(many, queue=2)
         sequences = [engine.submit(ids, GREEDY) for ids in prompts(model, 10)]
@@ -312,15 +365,41 @@ class TestEndlessChats:
             assert (last.finish, len(sequence.ids)) == ("length", 64)
 
     def test_a_memory_that_cannot_shift_is_read_again(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from amalia_edge.context import Context
-
-        monkeypatch.setattr(Context, "can_shift", False)
+        monkeypatch.setattr(Context, "shift", lambda *_: False)
         with Model.open(tiny, LoadConfig(context=64, threads=2)) as small:
             sampling = SamplingConfig(temperature=0, limit=70, ignore_end=True, overflow="shift", keep=4)
             sequence = small.engine.submit(small.prompt("era uma vez"), sampling)
             assert len(list(small.engine.stream(sequence))) == 70
             kept = sequence.ids[:-1]
             assert small.engine.holds([*kept, 9]) == len(kept)
+
+    def test_a_chunk_nobody_wants_is_not_left_while_another_ones_shift_is_under_way(
+        self, tiny: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        endless = SamplingConfig(temperature=0, limit=90, ignore_end=True, overflow="shift", keep=4)
+        ids = model.prompt("era uma vez")
+        with Model.open(tiny, LoadConfig(context=64, threads=2)) as single:
+            wanted = alone(single, ids, endless)
+        with Model.open(tiny, LoadConfig(context=64, threads=2, sequences=2)) as pair:
+            said: list[int | None] = []
+            first = pair.engine.submit(ids, endless)
+            while len(first.ids) < 63:
+                said += [piece.token for piece in pair.engine.step()]
+            other = pair.engine.submit(long_prompt(model, 40), GREEDY)
+            asked = 0
+
+            def hopeless_within_the_decode() -> bool:
+                nonlocal asked
+                asked += 1
+                return asked > 1
+
+            monkeypatch.setattr(other, "hopeless", hopeless_within_the_decode)
+            said += [piece.token for piece in pair.engine.step() if piece.sequence is first]
+            assert len(first.ids) < 63  # it shifted in that step
+            monkeypatch.undo()
+            pair.engine.cancel(other)
+            said += [piece.token for piece in pair.engine.stream(first)]
+        assert said == wanted
 
     def test_one_that_shifts_changes_nothing_beside_it(self, tiny: Path, model: Model) -> None:
         with Model.open(tiny, LoadConfig(context=64, threads=2, sequences=2)) as pair:
