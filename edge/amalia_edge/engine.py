@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from amalia_edge.context import Context
 from amalia_edge.errors import Busy, ContextFull, DecodeError, OutOfTime, UsageError
 from amalia_edge.messages import ToolCall
+from amalia_edge.pace import Pace
 from amalia_edge.sampler import Constraint, Sampler, SamplingConfig, logprobs
 from amalia_edge.text import TextStream
 
 Finish = Literal["stop", "length", "cancelled", "error"]
 MOST_STEP_S = 0.25  # of reading, while others may be waiting
 SAFETY = 0.9  # of that time: machines are noisy
-FIRST_CHUNK = 32  # tokens, before the speed is known
-CHUNK_STEP = 8  # tokens: kernels work on blocks of them
+MOST_UNASKED = 8  # tokens: asking at every node whether to go on is cheap beside more of them
 WORTH_COPYING = 64  # tokens: a copy moves a slot's whole memory
 
 
@@ -149,7 +149,7 @@ class Engine:
         self._copied: set[int] = set()  # slots whose bytes move at the next decode
         self._ended = 0  # sequences so far
         self._read_new = False  # whether the last chunk was the first of its prompt
-        self._read_tps = 0.0  # measured; 0: not yet
+        self._pace = Pace(self._largest_chunk)
         self._write_s = 0.0  # what the last writing took
 
     @property
@@ -297,7 +297,7 @@ class Engine:
         sequence = self._next_reader()
         chunk = sequence.ids[sequence.decoded : sequence.decoded + self._chunk()]
         last = sequence.decoded + len(chunk) == len(sequence.ids)
-        stop = sequence.hopeless if len(chunk) >= CHUNK_STEP else None
+        stop = sequence.hopeless if len(chunk) > MOST_UNASKED else None
         started = time.perf_counter()
         try:
             self._state.decode(chunk, sequence.decoded, sequence=_place(sequence), last=last, stop=stop)
@@ -311,8 +311,7 @@ class Engine:
             self._sample(sequence, len(chunk) - 1, pieces)
         elapsed = time.perf_counter() - started
         sequence.prefill_s += elapsed
-        if len(chunk) >= CHUNK_STEP:
-            self._read_tps = len(chunk) / elapsed
+        self._pace.learn(len(chunk), elapsed)
 
     def _next_reader(self) -> Sequence:
         """Choose a prompt: one that has just come goes first, but never twice in a row before one that is under way."""
@@ -335,9 +334,7 @@ class Engine:
         """Size a chunk: the largest there is when nobody else can come, else what the time of a step allows."""
         if len(self._slots) == 1:
             return self._largest_chunk
-        left = MOST_STEP_S * SAFETY - (self._write_s if self._writing else 0.0)
-        fitting = round(left * self._read_tps / CHUNK_STEP) * CHUNK_STEP if self._read_tps else FIRST_CHUNK
-        return min(max(fitting, CHUNK_STEP), self._largest_chunk)
+        return self._pace.fitting(MOST_STEP_S * SAFETY - (self._write_s if self._writing else 0.0))
 
     def _write(self, pieces: list[Piece]) -> None:
         """Decode the last token of each answer in one batch, and sample the next ones."""

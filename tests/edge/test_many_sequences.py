@@ -158,13 +158,14 @@ class TestPromptsTakeTurns:
         assert abs(one.decoded - other.decoded) <= 32
 
 
-def test_a_chunk_takes_no_longer_than_a_step_may(engine: Engine) -> None:
-    engine._read_tps, engine._largest_chunk = 1000.0, 512
-    assert engine._chunk() == 224  # 0.9 of 250 ms, in whole blocks of 8
-    engine._read_tps = 1e6
-    assert engine._chunk() == 512
-    engine._read_tps = 1.0
-    assert engine._chunk() == 8
+def test_a_chunk_leaves_room_in_its_step_for_the_answers(model: Model, engine: Engine) -> None:
+    for size in (16, 32, 48, 64):
+        engine._pace.learn(size, size / 200)
+    assert engine._chunk() == 32  # 0.16 s of 0.225
+    engine.submit(model.prompt("o mar"), GREEDY)
+    engine.step()
+    engine._write_s = 0.1
+    assert engine._chunk() == 16
 
 
 class TestReuse:

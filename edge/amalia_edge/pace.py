@@ -1,0 +1,28 @@
+"""How many tokens of a prompt fit into a given time, learnt from what chunks of each size took."""
+
+STEP = 16  # tokens: kernels work on tiles of them, and a tile that is not full costs as much
+FIRST = 32  # tokens, before anything is known
+CHEAPER = 0.9  # a larger chunk takes less for each token: the weights are read once
+FADING = 0.998  # a bad moment is believed a little less with each chunk, so that its size is tried again
+
+
+class Pace:
+    def __init__(self, largest: int) -> None:
+        """Never ask for more than `largest` tokens."""
+        self._largest = largest
+        self._took: dict[int, float] = {}  # seconds, by tokens
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Remember what a chunk took; one that ends a prompt has any size, and tells nothing of whole tiles."""
+        if tokens % STEP == 0:
+            self._took = {size: took * FADING for size, took in self._took.items()} | {tokens: seconds}
+
+    def fitting(self, seconds: float) -> int:
+        """Give the largest size known to fit, or the next one if that should fit too; at least one tile."""
+        if not self._took:
+            return min(FIRST, self._largest)
+        size = max((size for size, took in self._took.items() if took <= seconds), default=STEP)
+        larger = size + STEP
+        if larger not in self._took and self._took.get(size, seconds) * larger / size * CHEAPER <= seconds:
+            size = larger
+        return min(size, self._largest)
