@@ -1,6 +1,7 @@
 """What a chat template can do, found by trying it; and how to say the rest to it in words."""
 
 import functools
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from amalia_edge.template import render
 REASONING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
 CALL_OPENS, CALL_CLOSES = "<tool_call>", "</tool_call>"
 TOOLS = (
-    "Podes chamar ferramentas para responder. Para chamar uma, escreve apenas, por cada chamada:\n"
+    "Podes chamar ferramentas para responder. Para chamar uma, escreve apenas, para cada chamada:\n"
     f'{CALL_OPENS}\n{{"name": "nome da ferramenta", "arguments": {{"argumento": "valor"}}}}\n{CALL_CLOSES}\n'
     "O resultado chega na mensagem seguinte. Se nenhuma ferramenta servir, responde normalmente. "
     "As ferramentas, uma por linha, cada qual com o esquema JSON dos seus argumentos:\n"
@@ -82,9 +83,9 @@ def adapt(messages: list[dict[str, Any]], tools: list[dict[str, Any]], can: Abil
     if tools and not can.tools:
         lines = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
         messages = _with_instructions(messages, TOOLS + lines)
-    if not can.calls:
-        messages = [_in_words(message) for message in messages]
-    return messages if can.system else _within_users(messages)
+    said = messages if can.calls else [_in_words(message) for message in messages]
+    said = said if can.system else _within_users(said)
+    return messages if said == messages else _joined(said)
 
 
 def _with_instructions(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
@@ -100,7 +101,8 @@ def _in_words(message: dict[str, Any]) -> dict[str, Any]:
         return message
     calls = (json.dumps(call["function"], ensure_ascii=False) for call in message["tool_calls"])
     written = "\n".join(f"{CALL_OPENS}\n{call}\n{CALL_CLOSES}" for call in calls)
-    return {"role": "assistant", "content": "\n".join(filter(None, (message["content"], written)))}
+    said = {key: part for key, part in message.items() if key != "tool_calls"}
+    return {**said, "content": "\n".join(filter(None, (message["content"], written)))}
 
 
 def _within_users(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -116,3 +118,13 @@ def _within_users(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             moved.append(message)
     return [*moved, {"role": "user", "content": "\n\n".join(waiting)}] if waiting else moved
+
+
+def _joined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make one message of several of a user's in a row: many templates want the turns to alternate."""
+    joined: list[dict[str, Any]] = []
+    for role, turn in itertools.groupby(messages, lambda message: str(message["role"])):
+        row = list(turn)
+        text = "\n\n".join(message["content"] for message in row)
+        joined += [{**row[0], "content": text}] if role == "user" else row
+    return joined

@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amalia_edge.messages import Tool, ToolCall, parse_object, read_tools
+from amalia_edge.errors import UsageError
+from amalia_edge.messages import Tool, ToolCall, json_value, parse_object, read_tools
 
 NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]([\w-]+))?(?:\[ARGS\])?\s*(?=\{)")  # Mistral's later way
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -80,7 +81,10 @@ def _call(value: object, names: Collection[str]) -> ToolCall | None:
         return None
     own = value.get("id")
     given = own if isinstance(own, str) and ID.fullmatch(own) else new_id()
-    text = json.dumps(arguments, ensure_ascii=False)
+    try:
+        text = json.dumps(json_value(arguments, name), ensure_ascii=False, allow_nan=False)
+    except (ValueError, UsageError):  # NaN, or deeper than any template could say again
+        return None
     return {"id": given, "type": "function", "function": {"name": name, "arguments": text}}
 
 
@@ -90,29 +94,28 @@ def new_id() -> str:
 
 def tool_schema(tools: Sequence[Tool], form: CallForm = HERMES) -> dict[str, Any]:
     """Give the JSON schema of what stands between a form's opening and its closing: one call of one of the tools."""
+    if not tools:
+        raise UsageError("tools", "none to call", "give at least one")
     definitions: dict[str, Any] = {}
     choices = []
     for place, tool in enumerate(read_tools(tools)):
-        function = tool["function"]
-        parameters = _moved(function["parameters"], f"{place}.")
-        for key in ("$defs", "definitions"):
-            definitions |= {f"{place}.{name}": schema for name, schema in parameters.pop(key, {}).items()}
-        properties = {"name": {"const": function["name"]}, form.arguments: parameters}
+        function, root = tool["function"], f"#/$defs/{place}"
+        definitions[str(place)] = _moved(function["parameters"], root)
+        properties = {"name": {"const": function["name"]}, form.arguments: {"$ref": root}}
         choices.append(
             {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
         )
     call: dict[str, Any] = choices[0] if len(choices) == 1 else {"anyOf": choices}
     if form.many:
         call = {"type": "array", "items": call, "minItems": 1}
-    return {**call, "$defs": definitions} if definitions else call
+    return {**call, "$defs": definitions}
 
 
-def _moved(schema: Any, prefix: str) -> Any:
-    """Let a schema's references find its definitions where they stand now: at the whole's root, under a prefix."""
+def _moved(schema: Any, root: str) -> Any:
+    """Let a schema's references to itself find it where it stands now."""
     if isinstance(schema, dict):
-        moved = {key: _moved(part, prefix) for key, part in schema.items()}
-        reference = moved.get("$ref")
-        if isinstance(reference, str):
-            moved["$ref"] = re.sub(r"^#/(?:\$defs|definitions)/", f"#/$defs/{prefix}", reference)
+        moved = {key: _moved(part, root) for key, part in schema.items()}
+        if isinstance(moved.get("$ref"), str):
+            moved["$ref"] = re.sub("^#", root, moved["$ref"])
         return moved
-    return [_moved(part, prefix) for part in schema] if isinstance(schema, list) else schema
+    return [_moved(part, root) for part in schema] if isinstance(schema, list) else schema

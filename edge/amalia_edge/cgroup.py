@@ -15,25 +15,28 @@ def group_limits(root: Path) -> tuple[float, int, int]:
     limits: list[tuple[int, int]] = []
     for group in _cgroups(root):
         quota, _, period = read(root, f"{group}/cpu.max").strip().partition(" ")  # "max 100000" or "150000 100000"
-        if quota.isdigit() and period.isdigit():
+        if quota.isdigit() and period.isdigit() and int(period):
             quotas.append(int(quota) / int(period))
         limit = read(root, f"{group}/memory.max").strip()
         if limit.isdigit():
-            limits.append((int(limit), _taken(root, group)))
+            limits.append((int(limit), _taken(root, f"{group}/memory.current", "")))
     # the first version's files, still met under older container engines
     quota, period = (read(root, f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
     if quota.isdigit() and period.isdigit() and int(period):
         quotas.append(int(quota) / int(period))
-    limit = read(root, "sys/fs/cgroup/memory/memory.limit_in_bytes").strip()
+    memory = "sys/fs/cgroup/memory/memory"
+    limit = read(root, f"{memory}.limit_in_bytes").strip()
     if limit.isdigit() and int(limit) < 1 << 60:  # "no limit" is written as a huge number
-        limits.append((int(limit), 0))
+        limits.append((int(limit), _taken(root, f"{memory}.usage_in_bytes", "total_")))
     tightest = min(limits, key=lambda pair: pair[0] - pair[1], default=(0, 0))
     return min(quotas, default=0.0), *tightest
 
 
-def _taken(root: Path, group: str) -> int:
-    files = sum(map(int, re.findall(r"(?m)^(?:in)?active_file (\d+)$", read(root, f"{group}/memory.stat"))))
-    return max(0, first_number(read(root, f"{group}/memory.current")) - files)
+def _taken(root: Path, usage: str, prefix: str) -> int:
+    """Take the files' pages off what is used; the first version calls those of the groups below too `total_`."""
+    stat = read(root, f"{usage.rpartition('/')[0]}/memory.stat")
+    files = sum(map(int, re.findall(rf"(?m)^{prefix}(?:in)?active_file (\d+)$", stat)))
+    return max(0, first_number(read(root, usage)) - files)
 
 
 def _cgroups(root: Path) -> list[str]:

@@ -15,8 +15,7 @@ from amalia_edge.abilities import abilities, adapt, setting, thought_apart
 from amalia_edge.answer import MARKS
 from amalia_edge.errors import UsageError
 from amalia_edge.gguf import Header
-from amalia_edge.known_templates import known_template
-from amalia_edge.messages import ROLES, Message, Tool, ToolCall, read_messages, read_tools
+from amalia_edge.messages import ROLES, Message, Tool, ToolCall, json_value, read_messages, read_tools
 from amalia_edge.template import compile_template, render
 from amalia_edge.veil import Veil
 
@@ -60,31 +59,31 @@ def with_system(messages: Sequence[Message], header: Header) -> list[Message]:
     An empty one of the conversation's own means none at all.
     """
     default = default_system(header)
-    if default is not None and all(message.get("role") not in SYSTEM for message in messages):
+    if messages and default is not None and not any(map(_is_system, messages)):
         return [{"role": "system", "content": default}, *messages]
-    return [message for message in messages if message.get("role") not in SYSTEM or message.get("content")]
+    return [message for message in messages if not _is_system(message) or message.get("content")]
 
 
 def encode(
     messages: Sequence[Message],
-    template: str | None,
+    template: str,
     tokenizer: Tokenizer,
     tools: Sequence[Tool] = (),
     variables: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Give the ids of a conversation, ready for the assistant's answer; `variables` are the template's own switches."""
-    template = template or known_template(tokenizer.control)
     tokens = _tokens(template, tokenizer)
     given = setting([], None)
     for name in variables or {}:
         if name in given:
             raise UsageError("template variables", f"{name!r} is set by the conversation", "leave it out")
     can = abilities(template)
-    outside = [
-        [thought_apart(message, can) for message in read_messages(messages)], read_tools(tools), dict(variables or {})
-    ]  # fmt: skip
+    read = [thought_apart(message, can) for message in read_messages(messages)]
+    told = json_value(dict(variables or {}), "template variables")
+    outside = [read, read_tools(tools), told]
     veil = Veil(tokens, outside, template)
-    hidden, offered, switches = veil.hide(outside)
+    hidden, offered = veil.hide(outside[:2])
+    switches = {name: veil.hide_switch(name, value) for name, value in told.items()}
     names = {token: text for text, token in tokens.items()}
     given = setting(adapt(hidden, offered, can), offered if can.tools else None)
     given |= {"bos_token": names.get(tokenizer.begin, ""), "eos_token": names.get(tokenizer.end, "")}
@@ -101,6 +100,10 @@ def encode(
     if tokenizer.adds_begin and ids[:1] != [tokenizer.begin]:
         ids.insert(0, tokenizer.begin)
     return ids
+
+
+def _is_system(message: object) -> bool:
+    return isinstance(message, Mapping) and message.get("role") in SYSTEM
 
 
 def _tokens(template: str, tokenizer: Tokenizer) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,16 +24,23 @@ def emit(command: str, result: Any) -> None:
     _print({"schema": SCHEMA, "command": command, "result": result})
 
 
-def emit_failure(command: str, error: AmaliaError) -> None:
+def emit_failure(command: str, error: AmaliaError, result: Any = None) -> None:
+    """Print an error for a machine, and what had come before it."""
     what: dict[str, Any] = {"code": error.code, "where": error.where, "found": error.found, "advice": error.advice}
     if isinstance(error, DoesNotFit) and error.shortage is not None:
         what |= dataclasses.asdict(error.shortage)
-    _print({"schema": SCHEMA, "command": command, "error": what})
+    told = {} if result is None else {"result": result}
+    _print({"schema": SCHEMA, "command": command, **told, "error": what})
 
 
 def _print(content: Any) -> None:
-    text = json.dumps(content, ensure_ascii=False)
-    print(text.encode("utf-8", "replace").decode(), flush=True)  # a path may hold bytes that are no text
+    text = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace").decode()  # a path may be no text
+    print(re.sub("[^ -~]", _spelt, text), flush=True)
+
+
+def _spelt(found: re.Match[str]) -> str:
+    """Spell a character that could steer a terminal, as JSON does."""
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f")
 
 
 class Bar:

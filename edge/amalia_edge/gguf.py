@@ -4,7 +4,7 @@ import mmap
 import re
 from pathlib import Path
 
-from amalia_edge.errors import ModelCorrupt, ModelNotFound
+from amalia_edge.errors import ModelCorrupt, ModelError, ModelNotFound
 from amalia_edge.gguf_format import BLOCKS, KINDS, MAGIC, MOST_TENSORS, Array, Cursor, Layout, TensorInfo
 from amalia_edge.gguf_header import FILE_TYPES, Header
 from amalia_edge.gguf_keys import MOST_BLOCKS
@@ -12,7 +12,7 @@ from amalia_edge.gguf_rules import check_geometry, check_model
 
 __all__ = [
     "BLOCKS", "FILE_TYPES", "KINDS", "MAGIC", "MOST_BLOCKS", "Array", "Header", "TensorInfo",
-    "check_geometry", "part_paths", "read_header",
+    "check_geometry", "examine_header", "part_paths", "read_header",
 ]  # fmt: skip
 
 LISTED = 3  # of the files that are missing
@@ -25,18 +25,33 @@ def read_header(path: Path, *, model: bool = True) -> Header:
 
     `model=False` is for files in the format that are no whole model: importance data, an adapter, one part by itself.
     """
-    layout = _layout(path)
-    if not model:
-        layout.texts.clear()
-        return _header((path,), [layout])
-    if layout.kinds.get("split.count") == 2 and layout.metadata["split.count"] > 1:
-        paths = part_paths(path)
-        header = _header(paths, [layout if part == path else _layout(part) for part in paths])
+    if model:
+        header = _joined(path)
+        check_model(header)
     else:
-        header = _header((path,), [layout])
-    check_model(header)
+        header = _header((path,), [_layout(path)])
     header.texts.clear()
     return header
+
+
+def examine_header(path: Path) -> tuple[Header, ModelError | None]:
+    """Read a model's header for a person to look at, and beside it the rule for which it would be refused."""
+    header, fault = _joined(path), None
+    try:
+        check_model(header)
+    except ModelError as broken:
+        fault = broken
+    header.texts.clear()
+    return header, fault
+
+
+def _joined(path: Path) -> Header:
+    """Read a header and those of its other parts."""
+    layout = _layout(path)
+    if layout.kinds.get("split.count") == 2 and layout.metadata["split.count"] > 1:
+        paths = part_paths(path)
+        return _header(paths, [layout if part == path else _layout(part) for part in paths])
+    return _header((path,), [layout])
 
 
 def part_paths(path: Path) -> tuple[Path, ...]:

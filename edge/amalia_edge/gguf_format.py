@@ -11,6 +11,7 @@ Every count is held against the bytes that are left before anything is allocated
 import math
 import mmap
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ BLOCKS = {
     35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
 MOST_KEYS, MOST_TENSORS, LONGEST_NAME, DEEPEST_RANK, WIDEST_ALIGNMENT = 65_536, 65_536, 65_535, 4, 1 << 16
+LONGEST_ARRAY = 1 << 22  # values; merges are the longest, twice the largest vocabulary
 _LENGTH = struct.Struct("<Q")
 
 
@@ -71,7 +73,7 @@ class Layout:
 class Cursor:
     """A place in a mapped file; every step is held against the file's end."""
 
-    def __init__(self, path: Path, view: mmap.mmap, at: int = 0) -> None:
+    def __init__(self, path: Path, view: mmap.mmap | bytes, at: int = 0) -> None:
         self.path, self.view, self.size, self.at = path, view, len(view), at
         self.texts: dict[
             int, list[bytes]
@@ -123,6 +125,8 @@ class Cursor:
         """Step over an array, after checking that it is all there."""
         kind, count = self.scalar(4), self.scalar(10)
         left, start = self.size - self.at, self.at
+        if count > LONGEST_ARRAY and count <= left:
+            raise self.fail(f"an array of {count} values, more than any model has")
         if kind == STRING:
             if count > left // 8:
                 raise self.fail(f"an array of {count} strings in {left} bytes")
@@ -167,6 +171,16 @@ class Cursor:
         data_offset = -(-self.at // alignment) * alignment
         tensors = self._placed(raw, data_offset, alignment)
         return Layout(version, metadata, kinds, tensors, data_offset, self.size, spans, self.texts)
+
+    def architecture(self) -> str | None:
+        """Find the architecture in a file's beginning, which may be cut short anywhere."""
+        with suppress(ModelCorrupt):
+            self.at = 16  # behind the magic, the version and the count of tensors
+            for _ in range(self.scalar(10)):
+                key, value = self.string(LONGEST_NAME), self._value(self.scalar(4))
+                if key == "general.architecture":
+                    return str(value)
+        return None
 
     def _key(self, known: dict[str, Any]) -> str:
         key = self.string(LONGEST_NAME)

@@ -34,13 +34,18 @@ class ModelFiles:
 
     def is_at(self, level: str) -> bool:
         """Tell whether this is the level that is asked for; `Q4_K_XL` may also be written `UD-Q4_K_XL`."""
-        return level.upper() in (self.level, self.level.removeprefix("UD-"))
+        return spelt(level) in (self.level, self.level.removeprefix("UD-"))
 
 
 def level_of(stem: str) -> str:
     """Find the level in a file's name without its suffix: `amalia-9b.q4_k_m` is Q4_K_M; nothing where there is none."""
     found = _LEVEL.findall(stem)
-    return re.sub("^FP", "F", found[-1].upper()) if found else ""
+    return spelt(found[-1]) if found else ""
+
+
+def spelt(level: str) -> str:
+    """Spell a level as we do, however it was written: `fp16` is F16."""
+    return re.sub("^FP", "F", level.upper())
 
 
 def split_level(stem: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from amalia_edge.gguf_header import Header
 from amalia_edge.gguf_keys import (
     ARCHITECTURES,
     LINEAR,
+    MOST_BLOCKS,
     OWN,
     PARTIAL,
     ROPE_SCALINGS,
@@ -27,6 +28,7 @@ from amalia_edge.gguf_keys import (
     shared_kinds,
 )
 
+FLOATS = (".bias", "_norm.weight", "conv.weight", "conv1d.weight")  # how the names of tensors end that are read as F32
 READ = ("blk.", "token_", "output", "rope_", "position_", "per_layer_", "altup_")  # how the tensors' names begin
 BYTE_TOKEN = 6  # enum llama_token_type
 WRITTEN = ("bos", "eos", "eot", "unknown")  # special tokens that must be there; padding beyond the vocabulary is common
@@ -45,9 +47,10 @@ def check_geometry(header: Header) -> None:
     architecture = header.metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise ModelCorrupt(header.path.name, "no general.architecture", "is it a model? convert it again")
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise ModelUnsupported(header.path.name, f"architecture {architecture!r}", f"what can be run: {known}")
+    check_architecture(header.path.name, architecture)
+    if any(tensor.name.startswith(("v.", "mm.")) for tensor in header.tensors):
+        found = "has its image encoder in the same file, as Ollama makes them"
+        raise ModelUnsupported(header.path.name, found, "take the Hub's GGUF")
     rules = (
         _kind_faults,
         _range_faults,
@@ -65,6 +68,13 @@ def check_geometry(header: Header) -> None:
     vocabulary = header.metadata.get("tokenizer.ggml.model", WITHOUT[0])
     if vocabulary not in VOCABULARIES + WITHOUT:
         raise ModelUnsupported(header.path.name, f"vocabulary {vocabulary!r}", "known: " + ", ".join(VOCABULARIES))
+
+
+def check_architecture(where: str, architecture: str) -> None:
+    """Refuse an architecture that is not handed to libllama."""
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ModelUnsupported(where, f"architecture {architecture!r}", f"what can be run: {known}")
 
 
 def _raise_first(header: Header, faults: Iterator[Fault]) -> None:
@@ -96,6 +106,8 @@ def _range_faults(header: Header) -> Iterator[Fault]:
             least, most = -1e9, 1e9
         else:
             continue
+        if isinstance(value, Array) and value.count > MOST_BLOCKS:  # none is read that is longer
+            yield key, f"{value.count} values, wanted at most {MOST_BLOCKS}"
         for number in header.numbers(key):
             if not least <= number <= most:  # nor is NaN
                 yield key, f"{number}, wanted {least:g} to {most:g}"
@@ -210,9 +222,9 @@ def _tensor_faults(header: Header) -> Iterator[Fault]:
     for tensor in header.tensors:
         if not tensor.name.startswith(READ):
             continue
-        where, vector = f"tensor {tensor.name}", len(tensor.shape) == 1 or tensor.name.endswith(".bias")
-        if tensor.kind in ("I8", "I16", "I32", "I64", "F64") or (vector and tensor.kind != "F32"):
-            yield where, f"of type {tensor.kind}, wanted {'F32' if vector else 'weights'}"
+        floats = math.prod(tensor.shape) == tensor.shape[0] or tensor.name.endswith(FLOATS)
+        if tensor.kind in ("I8", "I16", "I32", "I64", "F64") or (floats and tensor.kind != "F32"):
+            yield f"tensor {tensor.name}", f"of type {tensor.kind}, wanted {'F32' if floats else 'weights'}"
 
 
 def _vocabulary_faults(header: Header) -> Iterator[Fault]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from amalia_edge.console import megabytes
-from amalia_edge.machine import Jetson, Machine
+from amalia_edge.machine import HEADLESS, Jetson, Machine
 from amalia_edge.selftest import SelfTest
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ def _of_the_board(seen: Machine, board: Jetson) -> Iterator[str]:
         )
         yield f"Without zram there is no swap. Make some on the disk: {SWAP}"
     if seen.desktop:
-        yield (
-            "The desktop takes about 1 GB of the memory the model needs. "
-            "Do: sudo systemctl set-default multi-user.target, then restart (back: graphical.target)"
-        )
+        yield f"The desktop takes about 1 GB of the memory the model needs. Do: {HEADLESS}"
     if board.power_mode and not board.power_mode.upper().startswith(FASTEST):
         yield _power(board)
 

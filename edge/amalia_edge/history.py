@@ -1,8 +1,11 @@
 """What a person asked before, kept between sessions: one JSON text in each line, readable by its owner only."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
+
+from amalia_edge.whole_file import write_whole
 
 KEPT = 1000  # lines
 LONGEST = 20_000  # characters of one entry; a longer one was a document, not a question
@@ -26,7 +29,8 @@ class History:
         except OSError:
             return []
         if len(lines) > KEPT:
-            self._rewrite(lines[-KEPT:])
+            with contextlib.suppress(OSError):
+                write_whole(self._path, "".join(f"{line}\n" for line in lines[-KEPT:]).encode("utf-8", "replace"))
         return [entry for line in lines[-KEPT:] if (entry := _entry(line))]
 
     def add(self, text: str) -> None:
@@ -40,15 +44,6 @@ class History:
         except (OSError, UnicodeError):
             return
 
-    def _rewrite(self, lines: list[str]) -> None:
-        neighbour = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            with open(neighbour, "w", encoding="utf-8", opener=_private) as file:
-                file.write("\n".join(lines) + "\n")
-            neighbour.replace(self._path)
-        except OSError:
-            neighbour.unlink(missing_ok=True)
-
 
 def _private(path: str, flags: int) -> int:
     descriptor = os.open(path, flags, 0o600)
@@ -57,8 +52,9 @@ def _private(path: str, flags: int) -> int:
 
 
 def _entry(line: str) -> str:
+    """Give a line's entry; none for what is damaged, or no text that a terminal's line can hold."""
     try:
         entry = json.loads(line)
-    except ValueError:
+        return entry if isinstance(entry, str) and entry.encode() and "\0" not in entry else ""
+    except (ValueError, RecursionError):
         return ""
-    return entry if isinstance(entry, str) else ""

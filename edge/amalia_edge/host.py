@@ -34,6 +34,7 @@ class Host:
     features: tuple[str, ...] = ()  # the CPU kernels' instruction sets, in ggml's words
     gpus: tuple[BackendDevice, ...] = ()  # those libllama would use
     shared: bool = False  # the GPU's memory is the CPU's
+    jetson: bool = False
     headless: bool = True
     nodes: int = 1  # of NUMA
     name: str = "this machine"
@@ -80,6 +81,7 @@ def this_host(root: Path = Path("/")) -> Host:
         features=native.features(),
         gpus=gpus,
         shared=bool(gpus) and shared,
+        jetson=seen.jetson is not None,
         headless=not seen.desktop,
         nodes=seen.nodes,
     )
@@ -96,6 +98,7 @@ def recorded_host(seen: Machine, name: str) -> Host:
         features=(*features, "REPACK"),
         gpus=tuple(_expected(seen)),
         shared=shared,
+        jetson=seen.jetson is not None,
         headless=not seen.desktop,
         nodes=seen.nodes,
         name=name,

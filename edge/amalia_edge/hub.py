@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from amalia_edge.errors import HubError
+from amalia_edge.home import in_home
 
 TIMEOUT_S = 30.0  # without a single byte; a slow link is no failure
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between attempts that bring nothing; then we give up
@@ -125,7 +126,7 @@ def cache_folder() -> Path:
     # Not the client's constants: those are what the environment was when it was first imported.
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")  # noqa: PTH118
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return Path(os.path.expandvars(cache or f"{home}/hub")).expanduser()
+    return in_home(os.path.expandvars(cache or f"{home}/hub"))
 
 
 def snapshot_folder(repository: Repository) -> Path:

@@ -1,5 +1,6 @@
 """The GGUFs in the Hub's cache: listed, and removed without taking what another snapshot needs."""
 
+import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,8 @@ def cached_models() -> list[StoredModel]:
 
 def remove_cached(model: StoredModel) -> int:
     """Take a model's files out of the cache; give the bytes that this has freed."""
+    if any(path.name.endswith(".incomplete") and is_locked(path) for path in model.files):
+        raise HubError(model.name, "is being fetched now", "wait for it to end, or stop it")
     try:
         freed = sum(_remove(path) for path in model.files)
         for path in model.files:
@@ -33,6 +36,16 @@ def remove_cached(model: StoredModel) -> int:
         return freed
     except OSError as problem:
         raise HubError(model.name, problem.strerror or str(problem), f"check {hub.cache_folder()}") from None
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether another process has a file for itself."""
+    with suppress(OSError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _of_repository(storage: Path, name: str) -> Iterator[StoredModel]:

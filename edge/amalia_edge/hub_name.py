@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from amalia_edge import hub
+from amalia_edge.gguf_names import spelt
 
 _NAME = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./+-]+))?(:(?P<tag>[\w./-]+))?", re.ASCII
@@ -44,7 +45,7 @@ def _plain(text: str) -> HubName | None:
     tag = found["tag"] or ""
     if tag.lower().endswith(".gguf"):
         return HubName(found["repository"], found["revision"], file=tag)
-    return HubName(found["repository"], found["revision"], "" if tag == "latest" else tag.upper())
+    return HubName(found["repository"], found["revision"], "" if tag == "latest" else spelt(tag))
 
 
 def _address(path: str) -> HubName | None:

@@ -28,12 +28,13 @@ def read_message(read: Read, *, joins: bool) -> str:
 
 
 def _block(text: str, read: Read) -> str:
-    while QUOTES not in text:
+    lines = [text]
+    while QUOTES not in lines[-1]:
         try:
-            text += "\n" + read(MORE)
+            lines.append(read(MORE))
         except EOFError:
-            text += QUOTES
-    inside, _, after = text.partition(QUOTES)
+            lines[-1] += QUOTES
+    inside, _, after = "\n".join(lines).partition(QUOTES)
     return "\n" + inside + after
 
 
@@ -114,9 +115,9 @@ def _whole(text: str) -> str:
 
 
 def decode(raw: bytes) -> str:
-    """Decode what is piped in."""
+    """Decode what is piped in; an editor's byte order mark is no part of it."""
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         found = f"byte {problem.start} is not UTF-8"
         raise UsageError("standard input", found, "convert it: iconv -f latin1 -t utf-8") from None

@@ -26,6 +26,7 @@ class LoadConfig:
     flash_attention: str = "auto"
     mapped: bool = True
     locked: bool = False
+    forced: bool = False  # load even what does not fit
     fit: bool = False  # take less than was wished where the wish does not fit
     adapters: tuple[Adapter, ...] = ()
     chat_template: str | None = None  # the name of one of ours, instead of the file's own

@@ -22,6 +22,7 @@ from amalia_edge.cores import all_cores, allowed_processors, fast_cores, numbers
 from amalia_edge.errors import UsageError
 from amalia_edge.root_files import first_number, pairs, read
 
+HEADLESS = "sudo systemctl set-default multi-user.target, then restart (back: graphical.target)"  # on a Jetson
 FORMAT = 1  # of a recorded machine
 Ask = Callable[[Sequence[str]], "str | None"]  # a command's words → what it printed, None when it is missing or failed
 

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from amalia_edge.gguf import Header, TensorInfo
+from amalia_edge.gguf_keys import LINEAR, SHARING
 from amalia_edge.load_config import LoadConfig
 
 CPU = "CPU"
+PER_LAYER = "per_layer_token_embd.weight"
 PAD = 256  # tokens: libllama rounds each sequence's cells up to it
 CACHE_BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5}  # of one key's or value's number
+GEMMA3N_KEEPING = 20  # of its layers; those behind them look into their caches
 CACHE_BLOCK = 32  # numbers in a block of q8_0 and q4_0
 # AMX kernels: type → (weights in a block, bytes a block grows by, for sums that are kept beside it)
 _AMX = {"Q4_0": (32, 0), "Q4_1": (32, 0), "Q8_0": (32, 4), "Q4_K": (256, 4), "Q5_K": (256, 4), "Q6_K": (256, 0),
@@ -65,6 +68,7 @@ class Shape:
     heads: int
     keys: tuple[int, ...]  # of each layer: numbers kept for one token
     values: tuple[int, ...]
+    states: tuple[int, ...]  # of each layer: numbers kept for a sequence, however long it is
     queries: int  # numbers of all heads together
     feed_forward: int  # of all experts that are used together
     vocabulary: int
@@ -83,6 +87,9 @@ def read_shape(header: Header) -> Shape:
     most = max(1, *heads)
     key = header.number("attention.key_length") or embedding // most
     value = header.number("attention.value_length") or embedding // most
+    key_swa, value_swa = (header.number(f"attention.{name}_length_swa") for name in ("key", "value"))
+    windowed = _windowed(header, layers)
+    kept = [count * own for count, own in zip(heads_kv, _keeping(header, layers), strict=True)]
     experts = header.number("expert_used_count")
     feed_forward = max(_per_layer(header, "feed_forward_length", layers, 0), default=0)
     if experts:
@@ -92,14 +99,44 @@ def read_shape(header: Header) -> Shape:
         layers=layers,
         embedding=embedding,
         heads=most,
-        keys=tuple(key * count for count in heads_kv),
-        values=tuple(value * count for count in heads_kv),
-        queries=key * most,
+        keys=tuple((key_swa or key if window else key) * count for window, count in zip(windowed, kept, strict=True)),
+        values=tuple(
+            (value_swa or value if window else value) * count for window, count in zip(windowed, kept, strict=True)
+        ),
+        states=tuple(0 if count else _state(header) for count in kept),
+        queries=max(key, key_swa) * most,
         feed_forward=feed_forward,
         vocabulary=rows.get("token_embd.weight", header.number("vocab_size")),
         masks=2 if header.number("attention.sliding_window") else 1,
-        blocks=key % CACHE_BLOCK == 0 and value % CACHE_BLOCK == 0,
+        blocks=not any(length % CACHE_BLOCK for length in (key, value, key_swa, value_swa)),
     )
+
+
+def _windowed(header: Header, layers: int) -> list[bool]:
+    """Tell which layers see a window, where the file says it of each: only there they may have other lengths."""
+    told = header.numbers(f"{header.architecture}.attention.sliding_window_pattern")
+    return list(map(bool, told[:layers])) if 1 < len(told) >= layers else [False] * layers
+
+
+def _keeping(header: Header, layers: int) -> list[bool]:
+    """Tell which layers keep keys and values of their own: none of linear attention, and none that look into another's."""
+    if header.architecture in LINEAR:
+        told = header.numbers(f"{header.architecture}.attention.recurrent_layers")
+        interval = max(1, header.number("full_attention_interval", 4))
+        return [not (told[layer] if len(told) >= layers else (layer + 1) % interval) for layer in range(layers)]
+    shared = header.number("attention.shared_kv_layers") if header.architecture in SHARING else 0
+    start = GEMMA3N_KEEPING if header.architecture == "gemma3n" else layers - shared
+    return [layer < start for layer in range(layers)]
+
+
+def _state(header: Header) -> int:
+    """Count the numbers that a layer without keys and values keeps for a sequence: of its convolution, of its attention."""
+    if length := header.number("shortconv.l_cache"):
+        return (length - 1) * header.number("embedding_length")
+    if header.architecture not in LINEAR:
+        return 0
+    inner, state, groups = (header.number(f"ssm.{name}") for name in ("inner_size", "state_size", "group_count"))
+    return (header.number("ssm.conv_kernel") - 1) * (inner + 2 * groups * state) + state * inner
 
 
 def _per_layer(header: Header, key: str, layers: int, default: int) -> list[int]:
@@ -111,6 +148,8 @@ def _per_layer(header: Header, key: str, layers: int, default: int) -> list[int]
 
 def unpredicted(header: Header) -> str:
     """Say what of a model this arithmetic does not know; nothing for an ordinary one."""
+    if header.architecture in LINEAR:
+        return "what its layers of linear attention compute in between is not counted"
     if header.number("ssm.state_size") or header.number("wkv.head_size"):
         return "its recurrent layers' states are not counted"
     if header.number("attention.kv_lora_rank"):
@@ -147,7 +186,7 @@ class Model:
         """Sum for each layer, and at the end for the output: all bytes, those left in place, those copied for the CPU."""
         sums = [[0, 0, 0] for _ in range(self.shape.layers + 1)]
         for tensor in self.header.tensors:
-            if tensor.name.startswith("token_embd"):
+            if tensor.name.startswith(("token_embd", PER_LAYER)):
                 continue
             inside = re.match(r"blk\.(\d{1,4})\.", tensor.name)
             layer = min(int(inside.group(1)), self.shape.layers - 1) if inside else self.shape.layers
@@ -160,6 +199,11 @@ class Model:
     @cached_property
     def embedding(self) -> TensorInfo | None:
         return next((tensor for tensor in self.header.tensors if tensor.name == "token_embd.weight"), None)
+
+    @cached_property
+    def per_layer_embedding(self) -> int:
+        """Count the embedding that some small models have for each layer: of it too a row is read for each token."""
+        return sum(tensor.nbytes for tensor in self.header.tensors if tensor.name == PER_LAYER)
 
     @cached_property
     def tied(self) -> bool:
@@ -178,7 +222,7 @@ class Model:
         return sum(copied for _, _, copied in picked) + extra, sum(left for _, left, _ in picked)
 
     def cache(self, layers: Sequence[int], config: LoadConfig) -> int:
-        """Count keys and values of some layers: every sequence has cells of its own.
+        """Count keys and values of some layers, and the states of those without: every sequence has cells of its own.
 
         A layer that sees only a window has cells for the whole context too, as long as contexts are opened with libllama's
         `swa_full`, its default.
@@ -187,7 +231,8 @@ class Model:
         own = [layer for layer in layers if layer < shape.layers]
         keys = CACHE_BITS[config.cache_keys] * sum(shape.keys[layer] for layer in own)
         values = CACHE_BITS[config.cache_values] * sum(shape.values[layer] for layer in own)
-        return int(cells * (keys + values) / 8)
+        states = 4 * config.sequences * sum(shape.states[layer] for layer in own)
+        return int(cells * (keys + values) / 8) + states
 
     def compute(self, config: LoadConfig, *, output: bool, layers: bool = True) -> int:
         """Count what the largest batch holds at once: in a layer's attention, in its feed-forward, or at the output.
@@ -219,7 +264,7 @@ class Model:
     @cached_property
     def largest(self) -> int:
         """Give the largest matrix: a GPU that helps the CPU with a batch holds one at a time."""
-        return max((tensor.nbytes for tensor in self.header.tensors), default=0)
+        return max((tensor.nbytes for tensor in self.header.tensors if tensor.name != PER_LAYER), default=0)
 
 
 def adapters_size(config: LoadConfig) -> int:

@@ -10,6 +10,7 @@ from amalia_edge.errors import UsageError
 ROLES = ("system", "user", "assistant", "tool")
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 NAME = re.compile(r"[\w.-]{1,64}")  # of a tool
+DEEPEST = 64  # levels of a value: templates walk it by recursion
 
 
 class Function(TypedDict):
@@ -44,20 +45,41 @@ def read_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Give the messages with plain texts as contents and objects as arguments; what templates do not know is left out."""
     if not messages:
         raise UsageError("messages", "none", "give at least one message of the user")
-    return [_message(dict(message), f"messages[{place}]") for place, message in enumerate(messages)]
+    return [_message(message, f"messages[{place}]") for place, message in enumerate(messages)]
 
 
 def read_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     """Give the tools, each with a name, a description and the schema of its parameters."""
     read = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools)]
-    names = [tool["function"]["name"] for tool in read]
-    for name in names:
-        if names.count(name) > 1:
+    names: set[str] = set()
+    for tool in read:
+        name = tool["function"]["name"]
+        if name in names:
             raise UsageError("tools", f"two are called {name}", "give each its own name")
+        names.add(name)
     return read
 
 
-def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
+def json_value(value: Any, where: str, levels: int = DEEPEST) -> Any:
+    """Give a value as JSON has it; what is none is refused: a template would write it in words we never looked at."""
+    if isinstance(value, str):
+        return _whole(value)
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if not isinstance(value, (dict, list, tuple)):
+        raise UsageError(where, f"a value of type {type(value).__name__}", "give what JSON can say")
+    if not levels:
+        raise UsageError(where, f"more than {DEEPEST} levels", "give flatter values")
+    if not isinstance(value, dict):
+        return [json_value(part, where, levels - 1) for part in value]
+    if not all(isinstance(key, str) for key in value):
+        raise UsageError(where, "a name that is no text", "give what JSON can say")
+    return {_whole(key): json_value(part, where, levels - 1) for key, part in value.items()}
+
+
+def _message(message: object, where: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise UsageError(where, "no message", "give {role, content}")
     role = message.get("role")
     role = "system" if role == "developer" else role
     if role not in ROLES:
@@ -80,7 +102,7 @@ def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
 def _content(content: object, where: str) -> str:
     """Give a content's text; one in parts is joined, and one that is no text at all has none."""
     if not isinstance(content, list):
-        return _text(content or "" if content is None else content, where)
+        return _text("" if content is None else content, where)
     texts = []
     for place, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
@@ -95,13 +117,17 @@ def _call(call: object, where: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict):
         raise UsageError(where, "no function in it", "give {id, type: function, function: {name, arguments}}")
+    inner = f"{where}.function.arguments"
     arguments = function.get("arguments")
+    if arguments in (None, ""):  # as some clients say that there are none
+        arguments = {}
     if isinstance(arguments, str):
         arguments = parse_object(arguments)
     if not isinstance(arguments, dict):
-        raise UsageError(f"{where}.function.arguments", "not a JSON object", "give the arguments by their names")
-    named = {"name": _text(function.get("name"), f"{where}.function.name"), "arguments": _clean(arguments)}
-    return {"id": _text(call.get("id", ""), f"{where}.id"), "type": "function", "function": named}
+        raise UsageError(inner, "not a JSON object", "give the arguments by their names")
+    named = {"name": _text(function.get("name"), f"{where}.function.name"), "arguments": json_value(arguments, inner)}
+    own = call.get("id")
+    return {"id": "" if own is None else _text(own, f"{where}.id"), "type": "function", "function": named}
 
 
 def _tool(tool: object, where: str) -> dict[str, Any]:
@@ -111,13 +137,18 @@ def _tool(tool: object, where: str) -> dict[str, Any]:
     name = function.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsageError(f"{where}.function.name", f"{name!r}", "1 to 64 letters, digits, and any of _ . -")
+    inner = f"{where}.function.parameters"
     parameters = {} if function.get("parameters") is None else function["parameters"]
     if not isinstance(parameters, dict):
-        raise UsageError(f"{where}.function.parameters", "not an object", "give a JSON schema")
+        raise UsageError(inner, "not an object", "give a JSON schema")
     description = _text(function.get("description") or "", f"{where}.function.description")
     return {
         "type": "function",
-        "function": {"name": name, "description": description, "parameters": _clean(parameters) or NO_PARAMETERS},
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": json_value(parameters, inner) or NO_PARAMETERS,
+        },
     }
 
 
@@ -133,13 +164,11 @@ def parse_object(text: str) -> dict[str, Any] | None:
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise UsageError(where, "no text", "give a text")
-    return str(_clean(value))
+    return _whole(value)
 
 
-def _clean(value: Any) -> Any:
+def _whole(text: str) -> str:
     """Put the halves of letters together that JSON came with (`\\ud83d\\ude00`), and a mark for those left alone."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_clean(key): _clean(part) for key, part in value.items()}
-    return [_clean(part) for part in value] if isinstance(value, list) else value
+    if text.isascii():
+        return str.__str__(text)  # nothing but a text, whatever class of texts it had
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -187,6 +187,9 @@ def open_model(
     name = paths[0].name
     parameters = bindings.llama_model_default_params()
     parameters.n_gpu_layers = config.gpu_layers
+    nothing = (ctypes.c_void_p * 1)()  # a list that ends at once: with no layer there, a GPU is not touched
+    if config.gpu_layers == 0:
+        parameters.devices = ctypes.cast(nothing, ctypes.c_void_p)
     modes = {
         (False, False): bindings.LLAMA_LOAD_MODE_NONE,
         (True, False): bindings.LLAMA_LOAD_MODE_MMAP,

@@ -11,10 +11,13 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from amalia_edge.errors import UsageError
 from amalia_edge.gguf_names import ModelFiles, group, level_of
+from amalia_edge.home import home, in_home
 from amalia_edge.stored_model import StoredModel
 
 LARGEST_MANIFEST = 1 << 20
@@ -24,26 +27,28 @@ _ADAPTER = "application/vnd.ollama.image.adapter"
 
 
 def neighbours() -> list[StoredModel]:
-    """List what other tools hold, one of each name."""
+    """List what other tools hold, one of each name; without a home, what lies elsewhere."""
     found: dict[str, StoredModel] = {}
-    for model in (*_ollama(), *_lmstudio()):
-        found.setdefault(model.name, model)
+    for models in (_ollama(), _lmstudio()):
+        with suppress(UsageError):
+            for model in models:
+                found.setdefault(model.name, model)
     return list(found.values())
 
 
 def ollama_folders() -> list[Path]:
     """Give the folders Ollama keeps models in: a person's own, and the one of its service on Linux."""
     if told := os.environ.get("OLLAMA_MODELS"):
-        return [Path(told).expanduser()]
-    return [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
+        return [in_home(told)]
+    return [home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
 
 
 def lmstudio_folders() -> list[Path]:
     """Give the folders LM Studio keeps models in: where its settings say, and where it does by itself."""
-    home = Path.home() / ".lmstudio"
-    told = _read_json(home / "settings.json").get("downloadsFolder")
+    own = home() / ".lmstudio"
+    told = _read_json(own / "settings.json").get("downloadsFolder")
     chosen = [Path(told)] if isinstance(told, str) and told and Path(told).is_absolute() else []
-    return [*chosen, home / "models", Path.home() / ".cache" / "lm-studio" / "models"]
+    return [*chosen, own / "models", home() / ".cache" / "lm-studio" / "models"]
 
 
 def _ollama() -> Iterator[StoredModel]:

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def find_headers(name: str) -> dict[str, Header] | None:
 
 def level_rows(headers: dict[str, Header], wish: LoadConfig, host: Host) -> Iterator[LevelRow]:
     """Plan every level as wished; where that does not fit, say what --fit would make of it."""
+    wish = dataclasses.replace(wish, forced=False)
     for level, header in headers.items():
         try:
             plan = make_plan(header, dataclasses.replace(wish, fit=False), host)
@@ -122,7 +124,7 @@ def _unpack(file: Path, folder: Path) -> None:
                 inside.parent.mkdir(parents=True, exist_ok=True)
                 content = tar.extractfile(entry)
                 inside.write_bytes(content.read() if content else b"")
-    except (tarfile.TarError, OSError, EOFError) as problem:
+    except (tarfile.TarError, zlib.error, OSError, EOFError) as problem:
         raise UsageError(str(file), f"no recorded machine ({problem})", "record it again") from None
     if not (folder / "machine" / "machine.json").is_file():
         raise UsageError(str(file), "no recorded machine", "record it again with: amalia doctor --record FILE.tar.gz")

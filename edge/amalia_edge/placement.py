@@ -43,6 +43,12 @@ class Placement:
     def fits(self) -> bool:
         return self.lack == 0
 
+    @property
+    def fits_from_disk(self) -> bool:
+        """Say whether all fits but the file's own pages, which the system drops and reads again."""
+        kept = sum(one.anonymous for one in (self.needs if self.host.shared else self.needs[:1]))
+        return kept <= self.host.budget and all(needed <= budget for _, needed, budget in self.pools[1:])
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -56,8 +62,8 @@ class Trial:
         if config.gpu_layers != EVERY_LAYER:
             return config, place(self.model, config, self.host)
         everything = self.model.shape.layers + 1
-        # In one pool a part on the GPU takes no less than all of it: only all or none are worth trying.
-        counts = (everything, 0) if self.host.one_pool else range(everything, -1, -1)
+        # In one pool a part on the GPU takes no less than all of it, and none hardly less, at a fraction of the speed.
+        counts = (everything,) if self.host.one_pool else range(everything, -1, -1)
         best: tuple[LoadConfig, Placement] | None = None
         for layers in counts:
             tried = dataclasses.replace(config, gpu_layers=layers)
@@ -74,13 +80,18 @@ class Trial:
 
 
 def place(model: Model, config: LoadConfig, host: Host) -> Placement:
-    """Lay a model out as libllama does: the last layers on the GPUs, the output after them, the embedding on the CPU."""
+    """Lay a model out as libllama does: the last layers on the GPUs, the output after them, the embedding on the CPU.
+
+    With no layer there, nothing is: the model is then opened without GPUs.
+    """
     everything = model.shape.layers + 1
     offloaded = _offloaded(config, host, everything)
     first = everything - offloaded
     cpu = _on_cpu(model, config, host, list(range(first)))
     shares = _shares(host, range(first, everything))
-    partial = 0 < offloaded < everything or (offloaded == 0 and bool(host.gpus))
+    if not offloaded:
+        return Placement((cpu,), host)
+    partial = offloaded < everything
     gpus = [
         _on_gpu(model, config, host, (gpu.name, layers, partial)) for gpu, layers in zip(host.gpus, shares, strict=True)
     ]
@@ -104,16 +115,18 @@ def _shares(host: Host, layers: range) -> list[list[int]]:
 
 
 def _on_cpu(model: Model, config: LoadConfig, host: Host, layers: list[int]) -> Needs:
-    copied, left = model.weights(layers, on_gpu=False, copies=host.copies)
+    alone = len(layers) > model.shape.layers  # no GPU then stands in the way of copies
+    copied, left = model.weights(layers, on_gpu=False, copies=host.copies or alone)
     embedding = model.embedding.nbytes if model.embedding else 0
     output = model.shape.layers in layers
     read_whole = model.tied and output and copied == 0  # then the embedding is a matrix like any other
-    mapped = left + embedding if config.mapped else 0
+    rows = model.per_layer_embedding  # wherever the layers are
+    mapped = left + embedding + rows if config.mapped else 0
     return Needs(
         CPU,
-        weights=copied + (0 if config.mapped else left + embedding),
+        weights=copied + (0 if config.mapped else left + embedding + rows),
         mapped=mapped,
-        looked_up=embedding if mapped and not read_whole and not config.locked else 0,
+        looked_up=rows + (0 if read_whole else embedding) if mapped and not config.locked else 0,
         cache=model.cache(layers, config),
         compute=model.compute(config, output=output, layers=bool(layers)) + model.logits(config),
         overhead=PROCESS + adapters_size(config),

@@ -14,12 +14,12 @@ from amalia_edge.errors import DoesNotFit
 from amalia_edge.gguf import Header
 from amalia_edge.host import Host
 from amalia_edge.load_config import EVERY_LAYER, LARGEST_DEFAULT_CONTEXT, LoadConfig
+from amalia_edge.machine import HEADLESS
 from amalia_edge.memory import Model, Needs, unpredicted
 from amalia_edge.placement import Placement, Trial
 from amalia_edge.smaller import best_smaller, options
 
 MOST_THREADS = 512
-HEADLESS = "sudo systemctl set-default multi-user.target && sudo reboot"
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Plan:
     reserve: int  # bytes left to the system beside them
     reasons: tuple[str, ...]
     reductions: tuple[str, ...] = ()  # where it is less than was wished
+    shortage: str = ""  # where it does not fit, and is loaded all the same
 
     @property
     def needed(self) -> int:
@@ -89,10 +90,11 @@ def make_plan(header: Header, wish: LoadConfig, host: Host) -> Plan:
     reductions: tuple[str, ...] = ()
     if not seated.fits:
         found = best_smaller(trial, config) if wish.fit else None
-        if found is None:
+        if found is None and not wish.forced:
             raise _refusal(trial, config, seated)
-        settled, seated = found
-        reductions = _reductions(config, settled)
+        settled, seated = found or (settled, seated)
+        reductions = _reductions(config, settled) if found else ()
+    shortage = _shortage(seated)
     return Plan(
         model=header.name,
         level=header.level,
@@ -100,8 +102,9 @@ def make_plan(header: Header, wish: LoadConfig, host: Host) -> Plan:
         needs=seated.needs,
         budget=host.budget,
         reserve=host.reserve,
-        reasons=tuple(_reasons(header, wish, settled, seated)),
+        reasons=(*[shortage][: bool(shortage)], *_reasons(header, wish, settled, seated)),
         reductions=reductions,
+        shortage=shortage,
     )
 
 
@@ -130,9 +133,23 @@ def _refusal(trial: Trial, config: LoadConfig, placement: Placement) -> DoesNotF
     advice = f"would fit: {ways}" if ways else "nothing smaller of this model would fit; choose a smaller model"
     if any("level" not in option.settings for option in shortage.options):
         advice += "; or let --fit choose"
-    if host.shared and not host.headless:
+    if placement.fits_from_disk and not config.locked:
+        advice += "; or it would run slowly from the disk with --no-plan"
+    if host.jetson and not host.headless:
         advice += f"; or free about 1 GB by starting without the desktop: {HEADLESS}"
     return DoesNotFit(header.name, found, advice, shortage)
+
+
+def _shortage(placement: Placement) -> str:
+    """Say what is not there for a model that is loaded all the same."""
+    if placement.fits:
+        return ""
+    device, needed, budget = placement.tightest
+    found = f"{device}: {megabytes(needed)} needed, {megabytes(max(0, needed - budget))} of them not there"
+    slow = (
+        "weights are read from the disk again and again" if placement.fits_from_disk else "it may be ended at any time"
+    )
+    return f"{found}; {slow}"
 
 
 def _reductions(wished: LoadConfig, taken: LoadConfig) -> tuple[str, ...]:

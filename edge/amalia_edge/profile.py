@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from amalia_edge import schema_rules
 from amalia_edge.errors import UsageError
 from amalia_edge.load_config import LoadConfig
 from amalia_edge.sampler import SamplingConfig
@@ -151,7 +152,19 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         raise _wrong(path, str(problem), "see toml.io") from None
     except RecursionError:
         raise _wrong(path, "nested too deep", "a profile has tables of one level") from None
+    _check_numbers(path, content)
     return content
+
+
+def _check_numbers(path: Path, content: dict[str, Any]) -> None:
+    """Refuse numbers so large that Python does not write them."""
+    waiting: list[Any] = [content]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, (dict, list)):
+            waiting += part.values() if isinstance(part, dict) else part
+        elif isinstance(part, int) and part.bit_length() > 64:
+            raise _wrong(path, "a number beyond 64 bits", "write a smaller one")
 
 
 def _check_format(path: Path, content: Mapping[str, Any]) -> None:
@@ -179,6 +192,8 @@ def _sampling(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
         if name not in hints:
             raise _wrong(path, f"unknown key {name!r} in [sampling]", _nearest(name, hints) or "see amalia run --help")
         said[name] = _typed(path, f"sampling.{name}", value, hints[name])
+        if name == "dry_breakers" and not value:
+            raise _wrong(path, "sampling.dry_breakers is empty", "write ['none'] where nothing ends a repetition")
     return said
 
 
@@ -210,6 +225,10 @@ def _schema(path: Path, value: Any) -> Mapping[str, Any] | None:
         raise _wrong(path, f"schema: {problem}", "it must be a JSON schema") from None
     if not isinstance(schema, dict):
         raise _wrong(path, f"schema is {_short(value)}", "it must be a JSON object")
+    try:
+        schema_rules.checked(schema)
+    except UsageError as refused:
+        raise _wrong(path, f"{refused.where}: {refused.found}", refused.advice) from None
     return schema
 
 

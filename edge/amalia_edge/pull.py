@@ -17,10 +17,15 @@ from amalia_edge.errors import (
     UsageError,
 )
 from amalia_edge.gguf import read_header
+from amalia_edge.gguf_format import Cursor
 from amalia_edge.gguf_names import DEFAULT_LEVEL, ModelFiles, group
+from amalia_edge.gguf_rules import check_architecture
 from amalia_edge.hub import Repository
 from amalia_edge.hub_name import HubName
+from amalia_edge.hub_stream import read_range
 from amalia_edge.store import find, name_on_hub
+
+BEGINNING = 1 << 16  # bytes; the architecture is the first key, or nearly
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,17 @@ def pull(wish: HubName) -> Pulled:
     models = group(repository.files)
     chosen = choose(wish, models, repository)
     _check_room(repository, chosen, models)
+    _check_architecture(repository, chosen.files[0])
     try:
         fetched = _fetch(repository, chosen)
     except KeyboardInterrupt:
         console.err.print("Stopped. The same command goes on; amalia models lists what is here of it.", markup=False)
         raise
     files = tuple(hub.snapshot_folder(repository) / name for name in chosen.files)
-    _check_header(repository, chosen)
     is_only = [model.level for model in models].count(chosen.level) == 1 and bool(chosen.level)
-    name = HubName(wish.repository, wish.revision, chosen.level, "" if is_only else chosen.files[0])
-    return Pulled(str(name), chosen.level, repository.commit, files, _nbytes(repository, chosen), fetched)
+    name = str(HubName(wish.repository, wish.revision, chosen.level, "" if is_only else chosen.files[0]))
+    _check_header(name, files[0])
+    return Pulled(name, chosen.level, repository.commit, files, _nbytes(repository, chosen), fetched)
 
 
 def choose(wish: HubName, models: list[ModelFiles], repository: Repository) -> ModelFiles:
@@ -125,20 +131,25 @@ def _check_room(repository: Repository, chosen: ModelFiles, models: list[ModelFi
     raise DoesNotFit(repository.name, sizes, f"{advice}free some, or set HF_HOME to a larger disk", shortage)
 
 
-def _check_header(repository: Repository, chosen: ModelFiles) -> None:
-    """Read the header; a file that breaks the format is not kept, whatever its hash."""
-    where = f"{repository.name}/{chosen.files[0]}"
+def _check_architecture(repository: Repository, name: str) -> None:
+    """Refuse what we do not run before it is fetched: it stands in a file's first bytes."""
+    file = repository.files[name]
+    if hub_blob.missing(repository, file) < file.nbytes:  # it is here, or on its way
+        return
+    beginning = read_range(repository, file, 0, BEGINNING)
+    architecture = Cursor(Path(name), beginning).architecture()
+    if architecture is not None:
+        check_architecture(f"{repository.name}/{name}", architecture)
+
+
+def _check_header(name: str, path: Path) -> None:
+    """Read the header; what we do not run is what the Hub has all the same, and others may need it: it is not ours to remove."""
     try:
-        read_header(hub.snapshot_folder(repository) / chosen.files[0])
-    except ModelUnsupported as fault:
-        raise ModelUnsupported(
-            where, fault.found, f"{fault.advice}; other programs may: it stays in the Hub's cache"
-        ) from None
-    except (ModelCorrupt, ModelUntrusted) as fault:
-        for name in chosen.files:
-            hub.discard(repository, name)
-        found = f"{fault.where}: {fault.found}"
-        raise type(fault)(where, found, "it was removed from the Hub's cache; see the repository's page") from None
+        read_header(path)
+    except (ModelCorrupt, ModelUnsupported, ModelUntrusted) as fault:
+        advice = "" if isinstance(fault, ModelCorrupt) else f"{fault.advice}; "
+        kept = f"{advice}other programs may run it; out of the Hub's cache it goes with: amalia rm {name}"
+        raise type(fault)(name, f"{fault.where}: {fault.found}", kept) from None
 
 
 def _missing(repository: Repository, model: ModelFiles) -> int:

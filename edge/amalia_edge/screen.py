@@ -36,6 +36,7 @@ class Wrap:
         self._line = ""  # what the terminal's line holds
         self._indent: str | None = None  # of the lines that go on the text's own line; None until there is one
         self._begins, self._code = True, False
+        self._fence = False  # whether the line began with one
 
     def push(self, text: str) -> str:
         """Give what can be shown so far."""
@@ -57,8 +58,11 @@ class Wrap:
         """Give the word that waits, on a new line if it has no room on this one."""
         if not self._word:
             return ""
-        if self._begins and self._word.startswith(FENCE):
-            self._code = not self._code
+        if self._begins:
+            self._fence = self._word.startswith(FENCE)
+            self._code ^= self._fence
+        if self._fence and "`" in (self._word.lstrip("`") if self._begins else self._word):
+            self._code = False  # code within the line
         whole = self._gap + self._word
         if self._gap and self._line.strip() and not self._code and cell_len(self._line + whole) > self._width:
             whole = self._go_on() + self._word

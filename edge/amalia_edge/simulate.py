@@ -3,6 +3,7 @@
 The child opens the file without its weights, makes a context that allocates nothing, and reads the sizes from the log.
 """
 
+import ctypes
 import dataclasses
 import json
 import logging
@@ -65,6 +66,9 @@ def _simulate(path: Path, config: LoadConfig) -> Simulation:
     bindings = native.library()
     parameters = bindings.llama_model_default_params()
     parameters.n_gpu_layers, parameters.no_alloc = config.gpu_layers, True
+    nothing = (ctypes.c_void_p * 1)()  # no GPU, as native.py opens it
+    if config.gpu_layers == 0:
+        parameters.devices = ctypes.cast(nothing, ctypes.c_void_p)
     parameters.load_mode = bindings.LLAMA_LOAD_MODE_NONE  # with any other it aborts
     model = bindings.llama_model_load_from_file(os.fsencode(path), parameters)
     context = bindings.llama_init_from_model(model, _context_parameters(native, config)) if model else None

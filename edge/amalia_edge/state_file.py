@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalia_edge.errors import ModelCorrupt, ModelUnsupported
+from amalia_edge.whole_file import sync_folder
 
 MAGIC, FORMAT = b"AMALIAKV", 1
 HEAD = struct.Struct("<8sIIQQ32s")  # magic, format, bytes of the key, ids, bytes of the memory, SHA-256 of all else
@@ -48,7 +49,7 @@ def write_state(path: Path, key: bytes, ids: Sequence[int], memory: Memory) -> b
         except BaseException:
             place.unlink(missing_ok=True)
             raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
@@ -147,15 +148,6 @@ def _begin(path: Path, file: FileIO, key: bytes) -> tuple[bytes, int, int]:
 
 def _bytes_of(ids: Sequence[int]) -> bytes:
     return np.asarray(ids, "<i4").tobytes()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _foreign(path: Path, found: str) -> ModelUnsupported:

@@ -1,7 +1,6 @@
 """Names of models → files: a path, a stored name, the Hub's cache, what other tools hold, or a source another room brings."""
 
 import difflib
-import fcntl
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -12,7 +11,8 @@ from pathlib import Path
 from amalia_edge import hub
 from amalia_edge.errors import ModelNotFound, UsageError
 from amalia_edge.gguf_names import DEFAULT_LEVEL, ModelFiles, group, split_level
-from amalia_edge.hub_cache import cached_models, remove_cached
+from amalia_edge.home import home
+from amalia_edge.hub_cache import cached_models, is_locked, remove_cached
 from amalia_edge.hub_name import HubName, parse_name
 from amalia_edge.neighbours import neighbours
 from amalia_edge.stored_model import StoredModel
@@ -21,7 +21,7 @@ DEFAULT_TAGS = (DEFAULT_LEVEL, "latest")  # the second is Ollama's
 
 
 def data_folder() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "amalia"
+    return Path(os.environ.get("XDG_DATA_HOME") or home() / ".local" / "share") / "amalia"
 
 
 def models_folder() -> Path:
@@ -125,7 +125,7 @@ def _path(name: str) -> Path | None:
             return _only(path, found)
     except (OSError, RuntimeError) as problem:  # a name too long, a folder that may not be entered, nobody's home
         raise ModelNotFound(name[:80], str(problem)[:120], "give a GGUF file, a stored name, or fadinho") from None
-    if name_on_hub(name) or name.startswith(("ollama/", "lmstudio/")):
+    if parse_name(name) or name.startswith(("ollama/", "lmstudio/")):
         return None
     if os.sep in name or name.lower().endswith(".gguf"):
         raise _no_file(path)
@@ -144,14 +144,14 @@ def _only(folder: Path, found: list[ModelFiles]) -> Path:
     return folder / found[0].files[0]
 
 
-def _no_file(path: Path) -> ModelNotFound:
+def _no_file(path: Path, otherwise: str = "") -> ModelNotFound:
     """Say that there is no such file, and what its folder holds that is called nearly so."""
     folder = next((folder for folder in path.parents if folder.is_dir()), Path())
     missing = path.relative_to(folder).parts[0]
     with suppress(OSError):
         if close := difflib.get_close_matches(missing, [entry.name for entry in folder.iterdir()], 1):
-            return ModelNotFound(str(path), "no such file", f"did you mean {folder / close[0]}?")
-    return ModelNotFound(str(path), "no such file", "give a GGUF file, a stored name, or fadinho")
+            return ModelNotFound(str(path), "no such file", f"did you mean {folder / close[0]}?{otherwise}")
+    return ModelNotFound(str(path), "no such file", f"give a GGUF file, a stored name, or fadinho{otherwise}")
 
 
 def _called(name: str, stored: Sequence[StoredModel], whole: bool) -> list[StoredModel]:
@@ -173,6 +173,8 @@ def _not_found(name: str, wish: HubName | None, stored: Iterable[StoredModel]) -
     known |= {source: source for source in sources()}
     close = [known[key] for key in difflib.get_close_matches(name.lower(), known, 3)]
     meant = f"did you mean {' or '.join(close)}? " if close else ""
+    if not wish and not meant and parse_name(name):  # it begins with a folder that is here
+        return _no_file(Path(name), f"; or hf.co/{name}")
     if not wish:
         return ModelNotFound(name, "no such file, stored model or source", f"{meant}amalia models lists what is here")
     found = "no such file, and no such model in the Hub's cache"
@@ -185,7 +187,7 @@ def _not_found(name: str, wish: HubName | None, stored: Iterable[StoredModel]) -
 def _remove_converted(path: Path) -> int:
     """Remove a converted file and what belongs to it, unless a conversion is at work on it."""
     receipt, partial, journal = _beside(path)
-    if _is_locked(journal):
+    if is_locked(journal):
         raise UsageError(path.name, "is being converted now", "wait for it to end")
     freed = 0
     for one in (path, receipt, partial, journal):
@@ -199,12 +201,3 @@ def _beside(path: Path) -> tuple[Path, Path, Path]:
     """Name what a conversion keeps beside its file: the receipt; until it is done, its bytes and its journal."""
     hidden = path.with_name(f".{path.name}")
     return Path(f"{path}.receipt.json"), Path(f"{hidden}.partial"), Path(f"{hidden}.journal")
-
-
-def _is_locked(journal: Path) -> bool:
-    with suppress(OSError), journal.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

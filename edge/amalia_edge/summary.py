@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amalia_edge.console import megabytes, plain
-from amalia_edge.gguf import BLOCKS, KINDS, Array, Header
+from amalia_edge.gguf import BLOCKS, KINDS, MOST_BLOCKS, Array, Header
 
 EXAMPLE = 8192  # tokens; the context whose cost is told
 SHORT = 72  # letters of a text that is only shown in part
@@ -67,7 +67,7 @@ def summarise(header: Header) -> dict[str, Any]:
 def per_layer(header: Header, key: str) -> list[int]:
     """Give a count for each layer, of which a file tells one for all of them or one for each."""
     told = [count for count in header.numbers(f"{header.architecture}.{key}") if type(count) is int]
-    layers = header.number("block_count")
+    layers = min(header.number("block_count"), MOST_BLOCKS)  # it may be a file that is not run
     return told if len(told) != 1 else told * layers
 
 

@@ -1,14 +1,13 @@
 """A conversation as a file: Markdown for people, JSON to go on from."""
 
-import contextlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from amalia_edge.chat import ROLES, Message
 from amalia_edge.errors import UsageError
+from amalia_edge.whole_file import write_whole
 
 FORMAT = 1
 LARGEST = 16 << 20  # bytes of a file to load
@@ -21,24 +20,17 @@ def save(messages: Sequence[Message], name: str, model: str, *, overwrite: bool 
     if path.suffix not in (".md", ".json"):
         raise UsageError(name, "neither .md nor .json", "end the name in .md for people, in .json to load it again")
     text = _markdown(messages, model) if path.suffix == ".md" else _json(messages, model)
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.exists() and not overwrite:
             raise UsageError(name, "there is a file of this name", f"/save! {name} overwrites it")
-        with neighbour.open("w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        neighbour.replace(path)
+        write_whole(path, text.encode("utf-8", "replace"))
     except (OSError, ValueError) as problem:  # a name with a zero in it is no value
-        with contextlib.suppress(OSError, ValueError):
-            neighbour.unlink(missing_ok=True)
         raise UsageError(name, getattr(problem, "strerror", None) or str(problem), "give another place") from None
     return path
 
 
 def load(name: str) -> list[Message]:
-    """Read a conversation that was saved as JSON, or one of the shape OpenAI's clients send."""
+    """Read a conversation that was saved as JSON: texts with their roles."""
     path = _path(name, "/load FILE")
     try:
         if not path.is_file():

@@ -6,6 +6,7 @@ rendering has its first and its last letter from the template; that its middle i
 hiding the first letter of a text which as a whole lies within a token. Afterwards every letter is put back.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 from amalia_edge.errors import UsageError
 
 FREE = range(0xF0000, 0xFFFFE)  # Unicode's private plane
-TAKEN = re.compile("[\U000f0000-\U000ffffd]")
+TAKEN = re.compile(  # as it is, and as a template spells it that writes Python's or ASCII's way
+    "[\U000f0000-\U000ffffd]" r"|\\U000f[0-9a-f]{4}|\\udb[89ab][0-9a-f]\\ud[c-f][0-9a-f]{2}"
+)
 # What templates look up in messages, calls and schemas, and compare the values of `role` and `type` with.
 KEYS = (
     "role", "content", "name", "id", "type", "function", "arguments", "tool_calls", "tool_call_id",
@@ -29,11 +32,12 @@ class Veil:
     def __init__(self, tokens: Iterable[str], outside: Any, template: str) -> None:
         within = [token.strip() for token in tokens]
         taken = {*TAKEN.findall(template), *(letter for text in _texts(outside) for letter in TAKEN.findall(text))}
-        self._free = (chr(code) for code in FREE if chr(code) not in taken)
+        self._free = (chr(code) for code in FREE if taken.isdisjoint(_spellings(chr(code))))
         self._hidden: dict[int, str] = {}
         self._edges = {ord(letter): self._sentinel(letter) for token in within for letter in (token[0], token[-1])}
         self._within = "\n".join(within).casefold()
         self._longest = max(map(len, within), default=0)
+        self._template = template
 
     def hide(self, value: Any) -> Any:
         """Hide in a text, or in every text and name within a value."""
@@ -43,9 +47,20 @@ class Veil:
             return dict(self._hide_entry(key, part) for key, part in value.items())
         return [self.hide(part) for part in value] if isinstance(value, list) else value
 
+    def hide_switch(self, name: str, value: Any) -> Any:
+        """Hide in the value of a template's switch; one that the template names stays as it is, to be compared with."""
+        if not isinstance(value, str) or not any(quote + value + quote in self._template for quote in "'\""):
+            return self.hide(value)
+        if value.translate(self._edges) != value:
+            raise UsageError("template variables", f"{name!r} could write a control token", "leave it out")
+        return value
+
     def lift(self, text: str) -> str:
         """Put the letters back."""
-        return text.translate({ord(sentinel): letter for letter, sentinel in self._hidden.items()})
+        for letter, sentinel in self._hidden.items():
+            for spelling in _spellings(sentinel):
+                text = text.replace(spelling, chr(letter))
+        return text
 
     def _hide_entry(self, key: str, part: Any) -> tuple[str, Any]:
         known = key in ("role", "type") and (part if isinstance(part, str) else "") in VALUES
@@ -67,6 +82,10 @@ class Veil:
                 raise UsageError("messages", "every private character of Unicode is in them", "leave some out")
             self._hidden[code] = sentinel
         return self._hidden[code]
+
+
+def _spellings(letter: str) -> tuple[str, str, str]:
+    return letter, ascii(letter)[1:-1], json.dumps(letter)[1:-1]
 
 
 def _texts(value: Any) -> Iterable[str]:

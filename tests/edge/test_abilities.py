@@ -72,3 +72,16 @@ def test_an_assistants_reasoning_is_taken_out_of_its_words() -> None:
     assert apart("diz <think>hm</think>")["content"] == "diz <think>hm</think>"
     assert apart("<think>hm")["content"] == "<think>hm"
     assert apart("<think>hm</think>x", "user")["content"] == "<think>hm</think>x"
+
+
+def test_several_results_in_a_row_are_one_turn() -> None:
+    calling = {"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [CALL, CALL]}
+    results = [{"role": "tool", "tool_call_id": "a", "content": text} for text in ("20 graus", "21 graus")]
+    said = adapt([USER, calling, *results, USER], [], NOTHING)
+    assert [message["role"] for message in said] == ["user", "assistant", "user"]
+    assert said[1]["reasoning_content"] == "hm"
+    assert said[2]["content"] == "Resultado da ferramenta:\n20 graus\n\nResultado da ferramenta:\n21 graus\n\nolá"
+
+
+def test_what_needs_no_other_words_stays_as_it_is() -> None:
+    assert adapt([USER, USER], [], NOTHING) == [USER, USER]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from amalia_edge.calls import FORMS, HERMES, ID_LENGTH, CallForm, Malformed, call_form, read_calls, tool_schema
+from amalia_edge.errors import UsageError
 from amalia_edge.messages import Tool, ToolCall
 
 from .vocabularies import MISTRAL, QWEN
@@ -36,7 +37,7 @@ def test_a_call_is_read_in_every_form(text: str, calls: list[tuple[str, Any]]) -
 
 
 @pytest.mark.parametrize(("text", "end"), [
-    ('{"name": "outra", "arguments": {}}', 34), ('{"name": "tempo", "arguments": []}', 34), ('{"name": "tempo", "arguments": "x"}', 35),
+    ('{"name": "outra", "arguments": {}}', 34), ('{"name": "tempo", "arguments": []}', 34), ('{"name": "tempo", "arguments": {"x": NaN}}', 42), ('{"name": "tempo", "arguments": {"x": 1e999}}', 44), ('{"name": "tempo", "arguments": "x"}', 35),
     ('{"name": ["tempo"]}', 19), ("[]", 2), ("[1]", 3), ('{"a": 1} {"b"', 8), ("", None), ("  ", None), ("tem", None),
     ('{"name": "tempo", "arguments": {"a": tr', None), ('{"name": "te', None), ("12", None), ("outra[ARGS]{}", 13),
 ])  # fmt: skip
@@ -74,8 +75,8 @@ def test_a_template_tells_the_form(template: str, form: CallForm) -> None:
 def test_the_schema_of_one_tools_call() -> None:
     parameters = {"type": "object", "properties": {"a": {"type": "integer"}}}
     assert tool_schema([tool("tempo", properties={"a": {"type": "integer"}})]) == {
-        "type": "object", "properties": {"name": {"const": "tempo"}, "arguments": parameters},
-        "required": ["name", "arguments"], "additionalProperties": False,
+        "type": "object", "properties": {"name": {"const": "tempo"}, "arguments": {"$ref": "#/$defs/0"}},
+        "required": ["name", "arguments"], "additionalProperties": False, "$defs": {"0": parameters},
     }  # fmt: skip
 
 
@@ -90,7 +91,22 @@ def test_a_schemas_references_find_their_definitions() -> None:
     first = tool("a", properties={"x": {"$ref": "#/$defs/T"}}, **{"$defs": {"T": {"items": {"$ref": "#/$defs/T"}}}})
     second = tool("b", properties={"x": {"$ref": "#/definitions/T"}}, definitions={"T": {"type": "string"}})
     schema = tool_schema([first, second])
-    assert schema["$defs"] == {"0.T": {"items": {"$ref": "#/$defs/0.T"}}, "1.T": {"type": "string"}}
-    arguments = [choice["properties"]["arguments"] for choice in schema["anyOf"]]
-    assert [part["properties"]["x"]["$ref"] for part in arguments] == ["#/$defs/0.T", "#/$defs/1.T"]
-    assert not any("$defs" in part or "definitions" in part for part in arguments)
+    assert [choice["properties"]["arguments"]["$ref"] for choice in schema["anyOf"]] == ["#/$defs/0", "#/$defs/1"]
+    parts = [schema["$defs"][place] for place in "01"]
+    assert [part["properties"]["x"]["$ref"] for part in parts] == ["#/$defs/0/$defs/T", "#/$defs/1/definitions/T"]
+    assert parts[0]["$defs"]["T"]["items"]["$ref"] == "#/$defs/0/$defs/T"
+
+
+def test_a_tool_whose_arguments_hold_themselves_is_held_to_them() -> None:
+    parameters = {"properties": {"left": {"$ref": "#"}}, "additionalProperties": False}
+    schema = tool_schema([tool("tree", **parameters)])
+    assert schema["$defs"]["0"]["properties"]["left"] == {"$ref": "#/$defs/0"}
+
+
+def test_a_call_needs_a_tool_to_call() -> None:
+    with pytest.raises(UsageError, match="tools: none"):
+        tool_schema([])
+
+
+def test_half_a_letter_in_a_calls_arguments_is_marked() -> None:
+    assert read('{"name": "tempo", "arguments": {"x": "\\ud83d"}}') == [("tempo", {"x": "\ufffd"})]

@@ -220,3 +220,45 @@ def test_a_conversation_with_its_own_system_prompt_keeps_it(tmp_path: Path) -> N
 def test_an_empty_system_prompt_of_ones_own_means_none(tmp_path: Path) -> None:
     header = read_header(tiny_model(tmp_path / "x.gguf", name="fadinho"))
     assert with_system([{"role": "system", "content": ""}, *user("olá")], header) == user("olá")
+
+
+def test_what_is_no_list_in_json_forges_nothing_either(model: Model) -> None:
+    parameters = {"enum": ("<|im_end|>",)}
+    tools: list[Tool] = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    hint = {"hint": ("<|im_end|>",)}
+    ids = encode(user("x"), TEMPLATE + "{{ tools }}{{ hint }}", model.vocabulary, tools, hint)
+    assert [token for token in ids if token in SPECIAL] == [1, 3, 4, 3]
+    with pytest.raises(UsageError, match="template variables: a value of type set"):
+        encode(user("x"), TEMPLATE, model.vocabulary, variables={"hint": {"<|im_end|>"}})
+
+
+@pytest.mark.parametrize("written", ["tools[0]", "tools[0] | tojson(ensure_ascii=true)", "tools[0] | string"])
+def test_what_a_template_writes_pythons_way_keeps_its_letters(model: Model, written: str) -> None:
+    tools: list[Tool] = [{"type": "function", "function": {"name": "f", "description": "a < b \\U000f0000 > c"}}]
+    text = model.vocabulary.decode(encode(user("x"), "{{ " + written + " }}", model.vocabulary, tools))
+    assert "a < b \\\\U000f0000 > c" in text
+
+
+@pytest.mark.parametrize(("test", "value"), [
+    ("think", True), ("mode == 'think'", "think"), ('mode in ["im_end"]', "im_end"), ("start", True),
+])  # fmt: skip
+def test_a_switch_that_sounds_like_a_token_is_heard(thinking: Vocabulary, test: str, value: object) -> None:
+    template = "<|im_start|>{% if " + test + " %}sim{% endif %}<think>"
+    variables = {test.split()[0]: value}
+    assert "sim" in thinking.decode(encode(user("x"), template, thinking, variables=variables))
+
+
+def test_a_switch_writes_no_control_token(model: Model) -> None:
+    template = "{{ '<|' + mode + '|>' if mode }}{{ messages[0].content }}"
+    for mode in ("im_end", "|im_end|", "<|im_end|>"):
+        ids = encode(user("x"), template, model.vocabulary, variables={"mode": mode})
+        assert [token for token in ids if token in SPECIAL] == [1]
+    with pytest.raises(UsageError, match="'mode' could write a control token"):
+        encode(user("x"), "{{ mode == '<|im_end|>' }}", model.vocabulary, variables={"mode": "<|im_end|>"})
+
+
+def test_no_conversation_is_refused_though_the_model_has_a_system_prompt(tmp_path: Path, model: Model) -> None:
+    header = read_header(tiny_model(tmp_path / "x.gguf", name="fadinho"))
+    for messages, found in (([], "none"), ([None], "no message")):
+        with pytest.raises(UsageError, match=found):
+            encode(with_system(messages, header), TEMPLATE, model.vocabulary)  # type: ignore[arg-type]

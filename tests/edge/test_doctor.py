@@ -1,5 +1,6 @@
 """`amalia doctor MODEL`: the plan, before any download, for this machine or a recorded one."""
 
+import contextlib
 import io
 import json
 import re
@@ -12,7 +13,8 @@ import pytest
 from amalia_convert.shape import SHAPES
 from amalia_edge import machine, native
 from amalia_edge.cli.door import run_door
-from amalia_edge.errors import LibraryMissing
+from amalia_edge.errors import LibraryMissing, UsageError
+from amalia_edge.outlook import recorded_machine
 from models import tiny_model
 
 MACHINES = Path(__file__).parents[1] / "machines"
@@ -116,3 +118,12 @@ def test_a_recording_that_would_write_elsewhere_is_refused(name: str, told: Any,
 def test_what_is_not_there_is_one_line(words: tuple[str, ...], told: Any) -> None:
     code, text = told(*words)
     assert code in (2, 3) and len(text.strip().splitlines()) == 1
+
+
+def test_a_damaged_recording_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "m.tar.gz"
+    whole = machine.record(MACHINES / "orin-nano", file).read_bytes()
+    for place in range(12, len(whole), len(whole) // 50):
+        file.write_bytes(whole[:place] + b"\xff\xff\xff" + whole[place + 3 :])
+        with contextlib.suppress(UsageError), recorded_machine(file):
+            pass

@@ -1,5 +1,6 @@
 """A GGUF header is taken, never trusted, in one file or in parts."""
 
+import os
 import random
 import struct
 from collections.abc import Callable
@@ -53,6 +54,17 @@ def wrote(tmp_path: Path) -> Callable[[bytes], Path]:
         return tmp_path / "made.gguf"
 
     return write
+
+
+@pytest.mark.parametrize(("kind", "width"), [(5, 4), (8, 8)])
+def test_an_array_longer_than_any_vocabulary_is_not_walked(
+    kind: int, width: int, wrote: Callable[[bytes], Path]
+) -> None:
+    many = (1 << 22) + 1
+    path = wrote(built([key("a", 9, struct.pack("<IQ", kind, many))]))
+    os.truncate(path, path.stat().st_size + width * many)  # a sparse file: it takes no room
+    with pytest.raises(ModelCorrupt, match=f"an array of {many}.*more than any model has"):
+        read_header(path, model=False)
 
 
 def test_a_good_file_is_read_whole(tiny: Path) -> None:

@@ -47,6 +47,10 @@ def test_a_model_made_with_importance_data_is_one() -> None:
     assert [model.level for model in group(["m-imatrix-Q4_K_M.gguf"])] == ["Q4_K_M"]
 
 
+def test_fp16_is_f16_in_a_file_and_where_it_is_asked_for() -> None:
+    assert ModelFiles("x-fp16", ("x-fp16.gguf",), 1).is_at("FP16")
+
+
 def test_unsloths_levels_may_be_asked_for_without_their_prefix() -> None:
     model = ModelFiles("m-UD-Q4_K_XL", ("m-UD-Q4_K_XL.gguf",), 1)
     assert model.is_at("q4_k_xl") and model.is_at("ud-q4_k_xl") and not model.is_at("Q4_K_M")

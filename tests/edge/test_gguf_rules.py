@@ -1,6 +1,7 @@
 """Each rule for a model's metadata is a file that made libllama abort, hang or read beyond its arrays."""
 
 import math
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,15 @@ def test_what_makers_do_is_let_through(what: str, tmp_path: Path) -> None:
     read_header(write_metadata(tmp_path / "a.gguf", *SOUND[what]))
 
 
+@pytest.mark.parametrize("name", ["v.blk.0.attn_q.weight", "mm.input_projection.weight"])
+def test_an_image_encoder_in_the_same_file_is_said_to_be_one(name: str, tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "gemma3")
+    writer.add_tensor(name, np.zeros((4, 4), np.float32))
+    close(writer)
+    with pytest.raises(ModelUnsupported, match=r"its image encoder in the same file, as Ollama .*take the Hub's GGUF"):
+        read_header(tmp_path / "a.gguf")
+
+
 def test_another_architecture_is_refused_with_what_can_be_run(tmp_path: Path) -> None:
     gguf_writer = gguf.GGUFWriter(tmp_path / "a.gguf", "bert")
     close(gguf_writer)
@@ -133,6 +143,36 @@ def test_a_tensor_of_a_type_no_kernel_takes_is_refused(name: str, kind: str, tol
     close(writer)
     with pytest.raises(ModelCorrupt, match=f"{name}: of type {kind}, wanted {told}"):
         read_header(tmp_path / "a.gguf")
+
+
+@pytest.mark.parametrize(("name", "sides"), [
+    ("output_norm.weight", (256, 1)), ("rope_freqs.weight", (8, 1)), ("blk.0.attn_q_norm.weight", (16, 4)),
+    ("blk.0.shortconv.conv.weight", (3, 64)), ("blk.0.ssm_conv1d.weight", (4, 256)),
+])  # fmt: skip
+def test_a_tensor_that_libllama_reads_as_floats_is_held_to_them_whatever_its_rank(
+    name: str, sides: tuple[int, ...], tmp_path: Path
+) -> None:
+    for kind in (np.float32, np.float16):
+        writer = gguf.GGUFWriter(tmp_path / f"{kind.__name__}.gguf", "llama")
+        writer.add_tensor(name, np.zeros(sides[::-1], kind))
+        close(writer)
+    assert read_header(tmp_path / "float32.gguf").tensors
+    with pytest.raises(ModelCorrupt, match=f"{name}: of type F16, wanted F32"):
+        read_header(tmp_path / "float16.gguf")
+
+
+@pytest.mark.parametrize(("key", "kind", "many"), [
+    ("llama.attention.head_count", 5, 1_000_000), ("llama.attention.layer_norm_rms_epsilon", 6, 1_000_000),
+])  # fmt: skip
+def test_an_array_of_more_than_a_number_for_each_layer_is_not_read(
+    key: str, kind: int, many: int, tmp_path: Path
+) -> None:
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    path = tmp_path / "a.gguf"
+    path.write_bytes(head + text(key) + struct.pack("<IIQ", 9, kind, many))
+    os.truncate(path, path.stat().st_size + 4 * many)  # a sparse file: it takes no room
+    with pytest.raises(ModelCorrupt, match="1000000 values, wanted at most 512"):
+        read_header(path)
 
 
 def replaced(path: Path, old: bytes, new: bytes) -> Path:

@@ -57,3 +57,10 @@ def test_it_lives_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert history_file() == tmp_path / "amalia" / "chat_history"
     monkeypatch.delenv("XDG_STATE_HOME")
     assert history_file() == Path.home() / ".local" / "state" / "amalia" / "chat_history"
+
+
+@pytest.mark.parametrize("line", ['"a\\u0000b"', '"\\ud800"', "[" * 100_000])
+def test_a_line_no_terminal_can_hold_is_passed_over(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "history"
+    path.write_text(f'{line}\n"boa"\n')
+    assert History(path).load() == ["boa"]

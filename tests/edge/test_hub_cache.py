@@ -1,11 +1,13 @@
 """What lies in the Hub's cache is listed as it may be named, and removed without taking what others need."""
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from amalia_edge.errors import HubError
 from amalia_edge.hub_cache import cached_models, remove_cached
 from amalia_edge.stored_model import StoredModel
 
@@ -92,6 +94,16 @@ def test_a_stopped_download_is_listed_and_can_be_removed(put: Put) -> None:
     assert "stopped" in model.fault
     assert remove_cached(model) == 1000
     assert names() == ["org/azulejo-GGUF:Q8_0"]
+
+
+def test_a_download_that_goes_on_now_is_not_removed(put: Put) -> None:
+    blob = put(NEW, "m-Q8_0.gguf", "weights").resolve()
+    partial = blob.with_name("0123456789.amalia.incomplete")
+    with partial.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(HubError, match="is being fetched now"):
+            remove_cached(named("org/azulejo-GGUF:01234567.incomplete"))
+    assert partial.exists()
 
 
 def test_checkpoints_and_other_folders_are_no_ggufs(put: Put, cache: Path) -> None:

@@ -17,6 +17,7 @@ def no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     ("user/repo", HubName("user/repo")),
     ("user/repo:q4_k_m", HubName("user/repo", level="Q4_K_M")),
     ("user/repo:latest", HubName("user/repo")),
+    ("user/repo:fp16", HubName("user/repo", level="F16")),
     ("user/repo@v1.0:Q8_0", HubName("user/repo", "v1.0", "Q8_0")),
     ("user/repo@refs/pr/1", HubName("user/repo", "refs/pr/1")),
     ("user/repo:m-Q4_K_M.gguf", HubName("user/repo", file="m-Q4_K_M.gguf")),

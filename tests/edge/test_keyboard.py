@@ -71,3 +71,7 @@ def test_a_person_sees_that_more_is_wanted() -> None:
 def test_what_is_not_utf8_is_told_with_its_byte() -> None:
     with pytest.raises(UsageError, match="byte 1 is not UTF-8"):
         decode(b"n\xe3o")
+
+
+def test_an_editors_byte_order_mark_is_no_letter() -> None:
+    assert decode(b"\xef\xbb\xbf/bye") == "/bye"

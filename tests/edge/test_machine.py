@@ -146,6 +146,25 @@ def test_what_a_group_has_taken_already_is_not_free_but_its_files_pages_are(tmp_
     assert again.available == seen.available
 
 
+def test_under_the_first_version_s_groups_what_is_taken_is_not_free_either(tmp_path: Path) -> None:
+    meminfo = {"proc/meminfo": "MemTotal: 8000000 kB\nMemAvailable: 7000000 kB\n"}
+    group = {
+        "limit_in_bytes": "4000000000\n",
+        "usage_in_bytes": "1500000000\n",
+        "stat": "inactive_file 7\nactive_file 7\ntotal_inactive_file 400000000\ntotal_active_file 100000000\n",
+    }
+    container = written(
+        tmp_path, meminfo | {f"sys/fs/cgroup/memory/memory.{name}": text for name, text in group.items()}
+    )
+    assert look(container, answering()).available == 3_000_000_000
+    again = look(unpacked(record(container, tmp_path / "m.tar.gz", answering()), tmp_path / "again"))
+    assert again.available == 3_000_000_000
+
+
+def test_a_quota_in_no_time_is_none(tmp_path: Path) -> None:
+    assert look(written(tmp_path, {"sys/fs/cgroup/cpu.max": "100 0\n"}), answering()).threads == 1
+
+
 def test_swap_in_compressed_memory_is_told_from_swap_on_a_disk() -> None:
     assert look(MACHINES / "orin-nano").zram == 6 * 650249 * 1024
     assert look(MACHINES / "orin-nano-headless").zram == look(MACHINES / "x86-laptop").zram == 0

@@ -8,10 +8,14 @@ import pytest
 
 from amalia_edge import native
 from amalia_edge.gguf import read_header
+from amalia_edge.host import Host
 from amalia_edge.load_config import LoadConfig
 from amalia_edge.memory import Model
+from amalia_edge.placement import place
+from amalia_edge.simulate import simulate
 
-from .plan_against_libllama import HELD, TOTAL, compare
+from .architectures import write_architecture
+from .plan_against_libllama import HELD, TOTAL, UNLIKE, compare
 from .sparse import sparse_model, windowed_model
 
 PRINTED = 0.011 * (1 << 20)  # bytes: libllama prints hundredths of a MiB
@@ -37,6 +41,24 @@ def test_a_prediction_is_what_libllama_s_simulation_says(
 def test_layers_that_see_a_window_are_predicted_too(tmp_path: Path) -> None:
     row = compare(windowed_model(tmp_path / "g.gguf"), LoadConfig(context=8192, gpu_layers=0))
     assert abs(row.held_error) <= HELD and abs(row.total_error) <= TOTAL, row
+
+
+@pytest.mark.parametrize("architecture", UNLIKE)
+def test_layers_that_keep_less_are_counted_as_they_are(architecture: str, tmp_path: Path) -> None:
+    path = write_architecture(tmp_path / "a.gguf", architecture, UNLIKE[architecture] | {"context_length": 8192})
+    config, model = LoadConfig(context=8192, sequences=2, gpu_layers=0), Model(read_header(path), ())
+    counted = model.cache(range(model.shape.layers), config)
+    assert counted == pytest.approx(simulate(path, config).cache, rel=HELD)
+
+
+def test_an_embedding_for_each_layer_is_read_by_the_row(tmp_path: Path) -> None:
+    header = read_header(write_architecture(tmp_path / "a.gguf", "gemma4"))
+    rows = sum(one.nbytes for one in header.tensors if one.name.endswith("token_embd.weight"))
+    host = Host(total=1 << 40, free=1 << 40, cores=1)
+    config = LoadConfig(context=256)
+    cpu = place(Model(header, ()), config, host).needs[0]
+    assert cpu.mapped == sum(one.nbytes for one in header.tensors)
+    assert cpu.looked_up == rows
 
 
 def real_buffers(path: Path, caplog: pytest.LogCaptureFixture) -> dict[str, float]:

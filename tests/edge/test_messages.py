@@ -55,6 +55,10 @@ CALL = {"function": {"name": "f", "arguments": "{}"}}
     ({"role": ["user"], "content": "x"}, "messages[0]"),
     ({"content": "x"}, "messages[0]"),
     ({"role": "user"}, "messages[0]"),
+    ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"x": {1}}}}]}, "messages[0].tool_calls[0].function.arguments"),
+    ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {1: "x"}}}]}, "messages[0].tool_calls[0].function.arguments"),
+    ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"x":' + "[" * 330 + "]" * 330 + "}"}}]}, "messages[0].tool_calls[0].function.arguments"),
+    ({"role": "user", "content": 0}, "messages[0].content"),
     ({"role": "user", "content": None}, "messages[0]"),
     ({"role": "user", "content": 1}, "messages[0].content"),
     ({"role": "user", "content": [1]}, "messages[0].content[0]"),
@@ -91,3 +95,30 @@ def test_two_tools_of_one_name_are_refused() -> None:
 def test_a_tool_always_has_what_templates_look_up() -> None:
     function = read_tools([{"type": "function", "function": {"name": "f", "strict": True}}])[0]["function"]
     assert function == {"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize("message", [None, 5, "x", []])
+def test_what_is_no_message_at_all_is_named(message: Any) -> None:
+    with pytest.raises(UsageError, match=r"messages\[0\]: no message"):
+        read_messages([message])
+
+
+def test_a_tuple_is_read_as_the_list_it_is_in_json() -> None:
+    call = {"id": "a", "function": {"name": "f", "arguments": {"x": ("a", ("b",))}}}
+    assert read(role="assistant", tool_calls=[call])["tool_calls"][0]["function"]["arguments"] == {"x": ["a", ["b"]]}
+    function = {"name": "f", "parameters": {"enum": ("a",)}}
+    assert read_tools([{"type": "function", "function": function}])[0]["function"]["parameters"] == {"enum": ["a"]}
+
+
+@pytest.mark.parametrize("arguments", ["", None])
+def test_a_call_may_have_neither_arguments_nor_an_id(arguments: Any) -> None:
+    call = read(role="assistant", tool_calls=[{"id": None, "function": {"name": "f", "arguments": arguments}}])
+    assert call["tool_calls"][0] == {"id": "", "type": "function", "function": {"name": "f", "arguments": {}}}
+
+
+def test_a_tool_of_many_levels_is_refused() -> None:
+    parameters: dict[str, Any] = {}
+    for _ in range(65):
+        parameters = {"items": parameters}
+    with pytest.raises(UsageError, match=r"parameters: more than 64 levels"):
+        read_tools([{"type": "function", "function": {"name": "f", "parameters": parameters}}])

@@ -53,6 +53,15 @@ def test_a_machine_without_them_has_none(tmp_path: Path, monkeypatch: pytest.Mon
     assert neighbours() == []
 
 
+def test_without_a_home_only_what_is_told_of_is_found(ollama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(ollama, manifest(layer("model", f"sha256:{WEIGHTS}")))
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a container run as a number
+    assert only().fault == ""
+    monkeypatch.setenv("OLLAMA_MODELS", "~/x")
+    assert neighbours() == []
+
+
 def test_ollamas_model_is_its_blob(ollama: Path) -> None:
     write(ollama, manifest(layer("template", f"sha256:{CONFIG}"), layer("model", f"sha256:{WEIGHTS}")))
     model = only()

@@ -87,7 +87,24 @@ def test_adapters_are_files_with_their_scales() -> None:
     assert found == (Adapter(Path("a.gguf")), Adapter(Path("b.gguf"), 0.5))
 
 
+@pytest.mark.parametrize(("word", "layers"), [("auto", -1), ("all", 999), ("ALL", 999), ("-1", -1), ("7", 7)])
+def test_layers_may_be_told_in_llama_cpp_s_words(word: str, layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings("-ngl", word)["gpu_layers"] == layers
+    monkeypatch.setenv("LLAMA_ARG_N_GPU_LAYERS", word)
+    assert settings()["gpu_layers"] == layers
+
+
+def test_what_does_not_fit_may_be_loaded_all_the_same() -> None:
+    assert settings("--no-plan")["forced"] and not settings()["forced"]
+
+
 def test_options_are_listed_by_their_headings() -> None:
     text = command.get_help(click.Context(command))
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Options:", "Loading:", "Sampling:", "Constraints:", "Limits:"]
+
+
+@pytest.mark.parametrize("words", [("-j", ""), ("--regex", ""), ("-jf", "/dev/zero"), ("-jf", "")])
+def test_a_constraint_that_is_none_is_refused(model: Model, words: tuple[str, str]) -> None:
+    with pytest.raises(UsageError):
+        sampling(model, *words)

@@ -102,7 +102,7 @@ def check_that_it_fits(plan: Plan, host: Host) -> None:
     """Hold a plan's own figures against the machine."""
     cpu, *others = plan.needs
     assert (plan.needed if host.shared else cpu.needed) <= host.budget
-    for one, device in zip(others, host.gpus, strict=True):
+    for one, device in zip(others, host.gpus if plan.config.gpu_layers else (), strict=True):
         assert one.needed <= host.gpu_budget(device)
     assert plan.config.context and plan.config.threads and plan.config.gpu_layers >= 0
 
@@ -224,6 +224,12 @@ def test_an_orin_nano_runs_amalia_only_without_its_desktop_with_little_context_a
     assert {"level"} <= set(refusal(AMALIA["Q8_0"], wish, recorded("orin-nano-headless")).shortage.options[0].settings)  # type: ignore[union-attr]
 
 
+def test_only_a_jetson_is_told_how_to_start_without_its_desktop() -> None:
+    laptop = dataclasses.replace(recorded("orin-nano"), jetson=False)
+    assert machine.HEADLESS in refusal(AMALIA["Q8_0"], LoadConfig(), recorded("orin-nano")).advice
+    assert "desktop" not in refusal(AMALIA["Q8_0"], LoadConfig(), laptop).advice
+
+
 @pytest.mark.parametrize("board", ["orin-nx", "orin-agx"])
 def test_larger_jetsons_run_amalia_as_it_is(board: str) -> None:
     plan = make_plan(AMALIA["Q4_K_M"], LoadConfig(), recorded(board))
@@ -248,6 +254,34 @@ def test_as_many_layers_as_fit_go_to_a_small_gpu() -> None:
     more = dataclasses.replace(plan.config, gpu_layers=plan.config.gpu_layers + 1)
     refused = refusal(AMALIA["Q4_K_M"], more, host)
     assert refused.found.startswith("CUDA0 for Q4_K_M") and "-ngl" in refused.advice
+
+
+def test_a_full_gpu_leaves_the_model_to_the_cpu() -> None:
+    host = dataclasses.replace(ROOMY, gpus=(gpu(0),))
+    host = dataclasses.replace(host, gpus=(dataclasses.replace(host.gpus[0], memory_total=24 * GB, memory_free=MB),))
+    for wish in (LoadConfig(), LoadConfig(gpu_layers=0)):
+        plan = make_plan(AMALIA["Q4_K_M"], wish, host)
+        assert plan.config.gpu_layers == 0 and [one.device for one in plan.needs] == ["CPU"]
+        assert plan.needs == make_plan(AMALIA["Q4_K_M"], wish, ROOMY).needs
+
+
+def test_weights_beyond_the_memory_are_run_from_the_disk_where_that_is_forced() -> None:
+    header = built_header(Geometry(layers=48, kind="F16"))  # a kind that no kernel wants in another order
+    needs = make_plan(header, LoadConfig(), ROOMY).needs[0]
+    host = host_with(needs.anonymous - PROCESS + needs.mapped // 2)
+    assert "would run slowly from the disk with --no-plan" in refusal(header, LoadConfig(), host).advice
+    plan = make_plan(header, LoadConfig(forced=True), host)
+    assert plan.shortage in plan.reasons and "not there" in plan.shortage
+    assert not make_plan(header, LoadConfig(forced=True), ROOMY).shortage
+    reduced = make_plan(header, LoadConfig(forced=True, fit=True, context=30000), host_with(needs.needed - PROCESS))
+    assert reduced.reductions and not reduced.shortage
+
+
+def test_running_from_the_disk_is_offered_only_where_all_else_fits() -> None:
+    header = built_header(Geometry(layers=48, kind="F16"))
+    needs = make_plan(header, LoadConfig(), ROOMY).needs[0]
+    for wish, room in ((LoadConfig(), needs.anonymous - MB), (LoadConfig(locked=True), needs.anonymous + MB)):
+        assert "--no-plan" not in refusal(header, wish, host_with(room - PROCESS)).advice
 
 
 def test_a_gpu_keeps_its_reserve() -> None:

@@ -153,3 +153,14 @@ def test_no_bytes_get_past_but_as_a_profile_or_a_refusal(tmp_path_factory: pytes
         read_profile(path)
     except UsageError as refused:
         assert "\n" not in str(refused)
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("context = 0x" + "f" * 9000, "a number beyond 64 bits"),
+    ("page = {a = [0x" + "f" * 9000 + "]}", "a number beyond 64 bits"),
+    ("[sampling]\ndry_breakers = []", r"write \['none'\]"),
+    ("schema = '{\"minLenght\": 3}'", "um.toml: schema: the keyword 'minLenght'"),
+])  # fmt: skip
+def test_what_would_fail_later_is_refused_by_the_profiles_name(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_profile(written(tmp_path, f"format = 1\n{line}"))

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import gguf
+import numpy as np
 import pytest
 
 from amalia_edge import hub, store
 from amalia_edge.errors import DoesNotFit, HubError, ModelCorrupt, ModelNotFound, ModelUnsupported, UsageError
 from amalia_edge.hub_name import HubName
-from amalia_edge.pull import find_or_pull, pull
+from amalia_edge.pull import BEGINNING, find_or_pull, pull
 from hub_server import HubServer, monkeypatch_environment
 from models import tiny_model
 
@@ -61,7 +62,7 @@ def test_the_default_level_is_fetched_and_nothing_else(server: HubServer, tmp_pa
     done = pull(wish())
     assert (done.name, done.level, done.commit) == (f"{NAME}:Q4_K_M", "Q4_K_M", server.commit(NAME))
     assert done.files[0].read_bytes() == models[0].read_bytes()
-    assert done.nbytes == done.fetched == models[0].stat().st_size == server.nbytes_sent
+    assert done.nbytes == done.fetched == models[0].stat().st_size == server.nbytes_sent - BEGINNING
     assert fetched(tmp_path) == {"azulejo-Q4_K_M.gguf"}
 
 
@@ -163,19 +164,37 @@ def test_a_wrong_byte_on_the_disk_is_found_by_the_hash_and_fetched_anew(server: 
     assert done.fetched == done.nbytes
 
 
-def test_a_file_that_breaks_the_format_is_removed_with_its_reason(repository: Path, tmp_path: Path) -> None:
+def test_a_file_that_breaks_our_rules_is_refused_and_stays_for_others_as_the_hub_has_it(
+    repository: Path, tmp_path: Path
+) -> None:
     (repository / "azulejo-Q2_K.gguf").write_bytes(b"GGUF\3\0\0\0" + b"\xff" * 100)
-    with pytest.raises(ModelCorrupt, match=r"azulejo-Q2_K\.gguf: .*; it was removed from the Hub's cache"):
-        pull(wish("Q2_K"))
-    assert fetched(tmp_path) == set()
-    assert not [path for path in (tmp_path / "home").rglob("*") if "blobs" in path.parts and path.is_file()]
+    for _ in range(2):  # fetched now, and found there
+        with pytest.raises(ModelCorrupt, match=r"azulejo-Q2_K\.gguf: .*; other programs .*: amalia rm org/azu.*:Q2_K"):
+            pull(wish("Q2_K"))
+        assert fetched(tmp_path) == {"azulejo-Q2_K.gguf"}
+    named = store.find_model(f"{NAME}:Q2_K", store.models(), whole=True)
+    assert store.remove(named) == 108
 
 
 def test_a_good_file_that_we_do_not_run_stays_for_others(repository: Path, tmp_path: Path) -> None:
     (repository / "azulejo-Q2_K.gguf").write_bytes(b"GGUF\1\0\0\0" + bytes(100))
-    with pytest.raises(ModelUnsupported, match=r"GGUF version 1; .*; other programs may: it stays"):
+    with pytest.raises(ModelUnsupported, match=r"GGUF version 1; .*; other programs may run it"):
         pull(wish("Q2_K"))
     assert fetched(tmp_path) == {"azulejo-Q2_K.gguf"}
+
+
+def test_an_architecture_we_do_not_run_is_refused_before_it_is_fetched(
+    server: HubServer, repository: Path, tmp_path: Path
+) -> None:
+    writer = gguf.GGUFWriter(repository / "azulejo-Q2_K.gguf", "mamba")
+    writer.add_tensor("t", np.zeros(1 << 20, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelUnsupported, match=r"architecture 'mamba'; what can be run: .*llama"):
+        pull(wish("Q2_K"))
+    assert server.nbytes_sent < 1 << 20 and fetched(tmp_path) == set()
 
 
 def test_a_disk_without_room_is_refused_before_the_start(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

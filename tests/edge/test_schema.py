@@ -14,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from amalia_edge import schema as schema_file
+from amalia_edge.calls import tool_schema
 from amalia_edge.errors import DecodeError, UsageError
 from amalia_edge.model import LoadConfig, Model
 from amalia_edge.sampler import Grammar, SamplingConfig
@@ -222,8 +223,9 @@ def chain(length: int) -> dict[str, Any]:
     ({"allOf": [{"multipleOf": 101}, {"multipleOf": 997}]}, "schema: multipleOf"),
     ({"multipleOf": 0}, "schema/multipleOf: 0 is not above 0"),
     ({"maximum": True}, "schema/maximum: a boolean"),
-    ({"maximum": 2**60}, r"schema/maximum: 1.15e\+18 is beyond"),
-    ({"const": {"a": [2**60]}}, "schema/const: .* is beyond"),
+    ({"maximum": 2**60}, "schema/maximum: a number beyond"),
+    ({"maximum": 10**400}, "schema/maximum: a number beyond"),
+    ({"const": {"a": [2**60]}}, "schema/const: a number beyond"),
     ({"properties": {"a": {"uniqueItems": True}}}, "schema/properties/a: the keyword 'uniqueItems' is not supported"),
     ({"x-guidance": {"lenient": True}}, "'x-guidance' is not supported"),
     ({"type": "string", "minLenght": 3}, "or write minLength"),
@@ -322,3 +324,17 @@ def test_text_that_must_come_is_spelt_exactly(text: str, spoilt: bool, ids: list
 def test_no_end_control_or_suppressed_token_stands_for_its_letters() -> None:
     vocabulary: Any = Spaced()
     assert allowed(Regex("[a-z</>é]+x").open(vocabulary), vocabulary) == {3, 4, 5, 6}
+
+
+def test_a_call_is_held_to_arguments_that_hold_themselves(model: Model) -> None:
+    inner = {"properties": {"left": {"$ref": "#"}, "x": {"type": "integer"}}, "additionalProperties": False}
+    grammar = JsonSchema(tool_schema([{"type": "function", "function": {"name": "f", "parameters": inner}}]))
+    call = '{"name": "f", "arguments": %s}'
+    assert may_say(grammar, model.vocabulary, call % '{"left": {"left": {"x": 1}}}')
+    assert not may_say(grammar, model.vocabulary, call % '{"left": {"name": "f"}}')
+
+
+def test_a_tools_definitions_that_are_none_are_named() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"$defs": []}}}
+    with pytest.raises(UsageError, match=r"\$defs/0/\$defs: an array"):
+        JsonSchema(tool_schema([tool]))  # type: ignore[list-item]

@@ -127,3 +127,8 @@ def test_reasoning_is_dim_and_apart_from_the_answer(monkeypatch: pytest.MonkeyPa
 
 def test_reasoning_may_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, ("penso", True), ("existo", False), hidden=True) == "existo\n"
+
+
+@pytest.mark.parametrize("line", ["```a```", "```a b```", "```a ``` b"])
+def test_code_within_a_line_is_no_fence(line: str) -> None:
+    assert "\n" in wrapped(f"{line}\n" + "palavras " * 5).removeprefix(line + "\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from amalia_edge import hub
 from amalia_edge.errors import ModelNotFound, UsageError
 from amalia_edge.store import converted_models, find, find_model, models, models_folder, remove
 
@@ -72,6 +73,26 @@ def test_a_stored_name_or_a_unique_beginning_is_found(stored: Path, name: str, s
 ])  # fmt: skip
 def test_what_other_tools_hold_is_found_where_it_lies(others: None, name: str, content: str) -> None:
     assert find(name).read_text() == content
+
+
+def test_a_folder_here_that_is_called_like_its_maker_does_not_hide_a_stored_model(others: None) -> None:
+    Path("unsloth").mkdir()
+    assert find("unsloth/Qwen3-8B-GGUF:UD-Q4_K_XL").read_text() == "hub"
+
+
+def test_a_name_that_may_be_a_misspelt_path_says_how_the_hub_s_is_written(home: Path) -> None:
+    Path("org").mkdir()
+    with pytest.raises(ModelNotFound, match=r"org/other: no such file; .*or hf\.co/org/other"):
+        find("org/other")
+
+
+def test_without_a_home_it_is_said_what_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_DATA_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a container run as a number
+    for asked in (models_folder, hub.cache_folder):
+        with pytest.raises(UsageError, match="HOME: not set"):
+            asked()
 
 
 def test_every_model_is_listed(stored: Path, others: None) -> None:

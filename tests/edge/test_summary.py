@@ -1,5 +1,6 @@
 """What `amalia inspect` tells is what the header says, and nothing in a header steers a terminal."""
 
+import contextlib
 import json
 import random
 import subprocess
@@ -13,10 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from amalia_edge.cli.about import inspect
-from amalia_edge.errors import AmaliaError
-from amalia_edge.gguf import KINDS, Header, read_header
-from amalia_edge.summary import cache_cost, facts, heads_kv, other_facts, special_tokens, summarise, types
+from amalia_edge.errors import AmaliaError, ModelError
+from amalia_edge.gguf import KINDS, Header, examine_header, read_header
+from amalia_edge.summary import cache_cost, facts, heads_kv, other_facts, special_tokens, summarise, type_table, types
 
+from .architectures import write_architecture, write_metadata
+from .header_mutants import mutant, take_apart
 from .test_gguf import split
 
 AMALIA = {"block_count": 42, "embedding_length": 4096, "attention.head_count": 32, "attention.head_count_kv": 8}
@@ -205,3 +208,27 @@ def test_inspecting_loads_no_library(tiny: Path) -> None:
         "assert not {'llama_cpp', 'gguf', 'jinja2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tiny)], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_file_that_breaks_a_rule_is_told_of_with_the_rule(words: list[str], tmp_path: Path) -> None:
+    path = write_metadata(tmp_path / "a.gguf", "llama", {"block_count": 600})
+    done = command(str(path), *words)
+    assert done.exit_code == 0 and "block_count: 600, wanted 1 to 512" in " ".join(done.output.split())
+    assert "llama.context_length" in done.output
+
+
+def test_a_file_s_layers_are_not_believed_before_they_are_checked(tmp_path: Path) -> None:
+    done = command(str(write_metadata(tmp_path / "a.gguf", "llama", {"block_count": (1 << 32) - 1})))
+    assert done.exit_code == 0
+
+
+def test_whatever_breaks_a_rule_can_be_told_of(tmp_path: Path) -> None:
+    base, dice = take_apart(write_architecture(tmp_path / "a.gguf", "llama").read_bytes()), random.Random(7)
+    for _ in range(300):
+        (tmp_path / "b.gguf").write_bytes(mutant(base, dice))
+        with contextlib.suppress(ModelError):
+            header, _fault = examine_header(tmp_path / "b.gguf")
+            json.dumps(summarise(header))
+            assert facts(header) and type_table(header)
+            other_facts(header)

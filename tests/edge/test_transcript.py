@@ -1,6 +1,7 @@
 """A conversation as a file: whole or absent, never over another, and read back as it was."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_what_is_no_conversation_is_one_line(raw: bytes, said: str, tmp_path: Pa
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         load(str(tmp_path / "nada.json"))
+
+
+def test_a_link_planted_beside_the_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    (tmp_path / f".a.json.{os.getpid()}").symlink_to(tmp_path / "mine")
+    path = save(TALK, str(tmp_path / "a.json"), "Tiny")
+    assert (tmp_path / "mine").read_text() == "x"
+    assert path.stat().st_mode & 0o777 == 0o600

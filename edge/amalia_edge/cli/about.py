@@ -50,18 +50,19 @@ def setup(words: tuple[str, ...]) -> int:
 def inspect(model: str, tensors: bool, template: bool, as_json: bool) -> int:
     """Show what a model file says of itself.
 
-    MODEL is a GGUF file, a stored name (AMALIA-9B-0626-DPO:Q4_K_M) or fadinho. Only its header is read.
+    MODEL is a GGUF file, a stored name (AMALIA-9B-0626-DPO:Q4_K_M) or fadinho. Only its header is read; of a file that
+    can not be run it is also told why.
     """
     from amalia_edge import summary
-    from amalia_edge.gguf import read_header
+    from amalia_edge.gguf import examine_header
 
-    header = read_header(find(model))
+    header, fault = examine_header(find(model))
     if as_json:
-        emit("inspect", summary.summarise(header))
+        emit("inspect", summary.summarise(header) | {"fault": str(fault) if fault else None})
     elif template:
         print("\n".join(summary.template_lines(header)))
     else:
-        print(as_text(summary.facts(header)))
+        print(as_text(summary.facts(header) | ({"not run": str(fault)} if fault else {})))
         out.print(summary.type_table(header))
         print(as_text(summary.other_facts(header)))
         if tensors:

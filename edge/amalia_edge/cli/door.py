@@ -1,10 +1,12 @@
 """The door: one command whose subcommands are entry points, and what becomes of their errors."""
 
 import errno
+import io
 import logging
 import os
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import click
 
@@ -45,7 +47,16 @@ def door(verbose: bool) -> None:
 
 
 def main() -> None:
+    _mend_streams()
     sys.exit(run_door(sys.argv[1:]))
+
+
+def _mend_streams() -> None:
+    """Have a place for what is printed where a shell closed it, and a mark for letters a terminal has not."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  (open as long as the process)
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def run_door(words: list[str]) -> int:

@@ -7,28 +7,34 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from numpy.typing import NDArray
 
-from amalia_edge.cli.options import JSON, LOADING, VERSION, Command, opened, with_options
+from amalia_edge.cli.options import JSON, LOADING, MODEL, VERSION, Command, model_name, opened, with_options
 from amalia_edge.console import emit
 from amalia_edge.embedding import POOLINGS, Embedder, token_ids
 from amalia_edge.errors import UsageError
 
 
 @click.command(cls=Command)
-@click.argument("model")
-@click.argument("texts", nargs=-1)
+@click.argument("words", nargs=-1, metavar="[MODEL] [TEXT]...")
+@MODEL
 @click.option("--pooling", type=click.Choice(POOLINGS), envvar="LLAMA_ARG_POOLING", show_envvar=True, help="What of the tokens' vectors becomes the text's. [default: the model's, else their mean]")  # fmt: skip
 @with_options(*LOADING)
 @JSON
 @VERSION
-def embed(model: str, texts: tuple[str, ...], pooling: str | None, as_json: bool, **settings: Any) -> int:
+def embed(
+    words: tuple[str, ...], model_option: str | None, pooling: str | None, as_json: bool, **settings: Any
+) -> int:  # fmt: skip
     """Give the vector of each TEXT, of length one: a JSON array on a line of its own.
 
-    Without TEXT, each line of standard input is one. --json prints them as OpenAI's API does.
+    Without TEXT, each line of standard input is one. MODEL is what `amalia run` takes; with -m all words are texts.
+    --json prints them as OpenAI's API does.
     """
-    wanted = texts or _lines()
-    with opened(model, settings) as opened_model:
+    asked = click.get_current_context().get_parameter_source("model_option") is ParameterSource.COMMANDLINE
+    name = model_name(None if asked or not words else words[0], model_option)
+    wanted = (words if asked else words[1:]) or _lines()
+    with opened(name, settings) as opened_model:
         ids = [token_ids(opened_model, text) for text in wanted]
         with Embedder(opened_model, pooling, room=max(map(len, ids))) as embedder:
             vectors = embedder.embed(ids)

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from amalia_edge import __version__
 from amalia_edge.adapter import Adapter
 from amalia_edge.console import err, progress
-from amalia_edge.errors import UsageError
+from amalia_edge.errors import ModelNotFound, UsageError
 from amalia_edge.known_templates import TEMPLATES
-from amalia_edge.load_config import LoadConfig
+from amalia_edge.load_config import EVERY_LAYER, LoadConfig
 from amalia_edge.model import Model
+from amalia_edge.profile import read_text
 from amalia_edge.pull import find_or_pull
 from amalia_edge.sampler import OVERFLOWS, Grammar, SamplingConfig
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}  # llama.cpp reads them in stop strings too
+LAYERS = {"auto": EVERY_LAYER, "all": 999}  # the second is more than any model has
 LONGEST_SCHEMA = 1 << 20  # bytes of a schema's file
 
 
@@ -29,6 +32,13 @@ class Option(click.Option):
     def __init__(self, *names: Any, heading: str, **settings: Any) -> None:
         super().__init__(*names, **settings)
         self.heading = heading
+
+
+class Layers(click.types.IntParamType):
+    """A number of layers, or one of llama.cpp's words for it."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        return super().convert(LAYERS.get(str(value).lower(), value), parameter, context)
 
 
 class Command(click.Command):
@@ -83,17 +93,18 @@ _load, _pick, _end = (partial(click.option, cls=Option, heading=name) for name i
 _constrain = partial(click.option, cls=Option, heading="Constraints")
 LOADING = (
     _load("-c", "--ctx-size", "context", type=int, envvar="LLAMA_ARG_CTX_SIZE", show_envvar=True, help="Context, tokens. [default: the model's, at most 8192]"),
-    _load("-ngl", "--gpu-layers", "--n-gpu-layers", "gpu_layers", default=LoadConfig.gpu_layers, envvar="LLAMA_ARG_N_GPU_LAYERS", show_envvar=True, help="Layers on the GPU; -1: as many as fit."),
+    _load("-ngl", "--gpu-layers", "--n-gpu-layers", "gpu_layers", type=Layers(), default=LoadConfig.gpu_layers, envvar="LLAMA_ARG_N_GPU_LAYERS", show_envvar=True, help="Layers on the GPU; all; auto or -1: as many as fit."),
     _load("-t", "--threads", type=int, envvar="LLAMA_ARG_THREADS", show_envvar=True, help="Threads. [default: physical cores]"),
     _load("-b", "--batch-size", "batch", default=LoadConfig.batch, envvar="LLAMA_ARG_BATCH", show_default=True, show_envvar=True, help="Tokens in a batch."),
     _load("-ub", "--ubatch-size", "micro_batch", default=LoadConfig.micro_batch, envvar="LLAMA_ARG_UBATCH", show_default=True, show_envvar=True, help="Tokens computed at once."),
-    _load("-ctk", "--cache-type-k", "cache_keys", default=LoadConfig.cache_keys, envvar="LLAMA_ARG_CACHE_TYPE_K", show_default=True, show_envvar=True, help="Type of the keys' cache."),
-    _load("-ctv", "--cache-type-v", "cache_values", default=LoadConfig.cache_values, envvar="LLAMA_ARG_CACHE_TYPE_V", show_default=True, show_envvar=True, help="Type of the values' cache."),
+    _load("-ctk", "--cache-type-k", "cache_keys", default=LoadConfig.cache_keys, envvar="LLAMA_ARG_CACHE_TYPE_K", show_default=True, show_envvar=True, help="Type of the keys' cache: f16, q8_0 or q4_0."),
+    _load("-ctv", "--cache-type-v", "cache_values", default=LoadConfig.cache_values, envvar="LLAMA_ARG_CACHE_TYPE_V", show_default=True, show_envvar=True, help="Type of the values' cache: f16, q8_0 or q4_0."),
     _load("-fa", "--flash-attn", "flash_attention", default=LoadConfig.flash_attention, envvar="LLAMA_ARG_FLASH_ATTN", show_default=True, show_envvar=True, help="Flash attention: on, off or auto."),
     _load("--mmap/--no-mmap", "mapped", default=LoadConfig.mapped, help="Map the file instead of reading it."),
     _load("--mlock", "locked", is_flag=True, help="Keep the weights out of swap."),
     _load("--lora", "--lora-scaled", "adapters", multiple=True, callback=_adapters, metavar="FILE[:SCALE]", help="Add a LoRA adapter; may be given again."),
     _load("--chat-template", metavar="NAME", envvar="LLAMA_ARG_CHAT_TEMPLATE", show_envvar=True, help=f"Use one of our templates instead of the file's own: {', '.join(TEMPLATES)}."),
+    _load("--no-plan", "forced", is_flag=True, help="Load it even where it does not fit: slowly, or not at all."),
     _load("--fit", is_flag=True, envvar="LLAMA_ARG_FIT", show_envvar=True, help="Where it does not fit, take what does: less context, a smaller cache."),
 )  # fmt: skip
 PARALLEL = _load("-np", "--parallel", "sequences", default=LoadConfig.sequences, envvar="LLAMA_ARG_N_PARALLEL", show_default=True, show_envvar=True, help="Answers at once, each with a whole context.")  # fmt: skip
@@ -118,7 +129,7 @@ SAMPLING = (
     _constrain("--regex", metavar="PATTERN", help="Answer what this regular expression matches."),
     _end("-n", "--predict", "--n-predict", "limit", type=int, envvar="LLAMA_ARG_N_PREDICT", show_envvar=True, help="Tokens to generate at most; -1: no limit."),
     _end("-r", "--reverse-prompt", "--stop", "stop", multiple=True, callback=_unescaped, metavar="TEXT", help=r"End the answer before this text (\n: a line's end). May be given again."),
-    _end("--time-limit", "deadline_s", type=float, metavar="SECONDS", help="End the answer when it takes longer."),
+    _end("--time-limit", "deadline_s", type=float, metavar="SECONDS", help="Fail when the answer takes longer."),
     _end("--overflow", type=click.Choice(OVERFLOWS), help=f"When the context is full: end, or forget the oldest of it. [default: {SamplingConfig.overflow}]"),
     _end("--keep", type=int, help="Tokens at the beginning that are never forgotten; -1: the whole prompt. [default: 0]"),
 )  # fmt: skip
@@ -133,6 +144,16 @@ MODEL = click.option(
 SYSTEM = click.option("-sys", "--system-prompt", "system", help="System prompt; '' for none at all. [default: ours for AMÁLIA and fadinho, none for others]")  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 VERSION = click.version_option(__version__, prog_name="amalia")
+
+
+def model_name(word: str | None, option: str | None) -> str:
+    """Give the model a command was asked for: its MODEL, else -m, else the variable."""
+    source = click.get_current_context().get_parameter_source("model_option")
+    if word is not None and option is not None and source is ParameterSource.COMMANDLINE:
+        raise UsageError(word, "one word too many", "give one model")
+    if not (name := word or option):
+        raise ModelNotFound("MODEL", "none given", "give a GGUF file, a stored name, or fadinho")
+    return name
 
 
 def load_config(settings: dict[str, Any]) -> LoadConfig:
@@ -158,6 +179,8 @@ def opened(name: str, settings: dict[str, Any]) -> Iterator[Model]:
     with model:
         for reduction in model.plan.reductions:
             err.print(f"amalia: to fit this machine, {reduction}", markup=False)
+        if model.plan.shortage:
+            err.print(f"amalia: {model.plan.shortage}", markup=False)
         yield model
 
 
@@ -177,7 +200,9 @@ def sampling_for(model: Model, settings: dict[str, Any]) -> SamplingConfig:
 
 def _grammar(settings: dict[str, Any]) -> Grammar | None:
     """Make the constraint that was asked for, of which there may be one."""
-    given = {name: settings[name] for name in ("json_schema", "json_schema_file", "regex") if settings.get(name)}
+    given = {
+        name: settings[name] for name in ("json_schema", "json_schema_file", "regex") if settings.get(name) is not None
+    }
     if not given:
         return None
     if len(given) > 1:
@@ -186,13 +211,6 @@ def _grammar(settings: dict[str, Any]) -> Grammar | None:
 
     if "regex" in given:
         return Regex(given["regex"])
-    return JsonSchema(given.get("json_schema") or _read(Path(given["json_schema_file"])))
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > LONGEST_SCHEMA:
-            raise UsageError(str(path), f"{path.stat().st_size} bytes", f"at most {LONGEST_SCHEMA}")
-        return path.read_text("utf-8")
-    except (OSError, ValueError) as problem:
-        raise UsageError(str(path), str(problem), "give a JSON schema in a file") from None
+    if "json_schema_file" in given:
+        return JsonSchema(read_text(Path(given["json_schema_file"]), LONGEST_SCHEMA))
+    return JsonSchema(given["json_schema"])

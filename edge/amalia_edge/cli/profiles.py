@@ -20,8 +20,8 @@ from amalia_edge.screen import harmless
 def profiles(name: str | None, as_json: bool) -> int:
     """List the profiles of use, or print one whole.
 
-    A file of the same name in ~/.config/amalia/profiles goes before one in /etc/amalia/profiles, and that before a
-    built-in one: `amalia profiles museu > ~/.config/amalia/profiles/museu.toml`, then change it.
+    To make your own: `amalia profiles museu > meu.toml`, change it, and use it with `--profile ./meu.toml`. One in
+    ~/.config/amalia/profiles goes by its name, before one of that name in /etc/amalia/profiles or a built-in one.
     """
     if name is not None:
         path = find_profile(name)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from amalia_edge.answer import Delta
+from amalia_edge.answer import AnswerForm, AnswerReader, Delta
 from amalia_edge.chat import Message, default_system
 from amalia_edge.cli.options import (
     JSON,
@@ -21,14 +21,15 @@ from amalia_edge.cli.options import (
     SYSTEM,
     VERSION,
     Command,
+    model_name,
     opened,
     sampling_for,
     with_options,
 )
-from amalia_edge.console import emit, progress
+from amalia_edge.console import emit, emit_failure, progress
 from amalia_edge.conversation import Conversation, Manners, Reply, counted, show
 from amalia_edge.engine import Piece, Sequence
-from amalia_edge.errors import ModelNotFound, UsageError
+from amalia_edge.errors import AmaliaError, ModelNotFound, UsageError
 from amalia_edge.history import History, history_file
 from amalia_edge.keyboard import Keyboard, Pipe, decode
 from amalia_edge.messages import parse_object
@@ -58,7 +59,7 @@ USE = (
         "variables",
         callback=_switches,
         metavar="JSON",
-        envvar="LLAMA_CHAT_TEMPLATE_KWARGS",
+        envvar="LLAMA_ARG_CHAT_TEMPLATE_KWARGS",
         show_envvar=True,
         help='Switches of the template: {"enable_thinking": false}.',
     ),
@@ -80,9 +81,13 @@ def run(
 ) -> int:  # fmt: skip
     """Answer a text once.
 
-    What is piped in is appended to TEXT. MODEL is a GGUF file, a stored name (AMALIA-9B-0626-DPO:Q4_K_M) or fadinho.
+    What is piped in is appended to TEXT. MODEL is a GGUF file, a converted model (AMALIA-9B-0626-DPO:Q4_K_M), one of the
+    Hub (user/repo:Q4_K_M), one that Ollama or LM Studio holds (ollama/NAME:TAG), or fadinho.
     """
     name, words = _name_and_text(model, text, model_option, prompt)
+    for option, told in (("--system-prompt", settings["system"]), ("--system-file", settings["system_file"])):
+        if raw and told is not None:
+            raise UsageError(option, "given beside --raw, which has no system prompt", "give one of them")
     words = _with_standard_input(words)
     screen = Screen(quiet=as_json, reasoning=not settings["no_reasoning"])
     system, variables = _system(settings, screen.note), settings["variables"]
@@ -94,34 +99,31 @@ def run(
             if raw
             else opened_model.conversation(_conversation(words, system), variables=variables)
         )
+        reader = AnswerReader(AnswerForm()) if raw else opened_model.reader(variables=variables)
         sequence = opened_model.engine.submit(ids, sampling_for(opened_model, settings))
-        pieces = _pieces(opened_model, sequence)
-        answer = _show(
-            (Delta(piece.text) for piece in pieces) if raw else _read(opened_model, pieces, variables), screen
-        )
+        said = _show(_read(reader, _pieces(opened_model, sequence)), screen)
         if as_json:
-            emit("run", {"text": answer, **_accounts(opened_model, sequence)})
+            emit("run", {"text": said.content, "reasoning": said.reasoning, **_accounts(opened_model, sequence)})
         elif settings["stats"]:
             screen.note(counted(sequence, opened_model.context))
     return 0
 
 
-def _show(pieces: Iterator[Delta], screen: Screen) -> str:
+def _show(pieces: Iterator[Delta], screen: Screen) -> Delta:
     """Show an answer as it comes, and give it whole."""
-    said: list[str] = []
+    said: list[Delta] = []
     screen.begin()
     try:
         for piece in pieces:
             show(piece, screen)
-            said.append(piece.content)
+            said.append(piece)
     finally:
         screen.end()
-    return "".join(said)
+    return Delta("".join(piece.content for piece in said), "".join(piece.reasoning for piece in said))
 
 
-def _read(model: Model, pieces: Iterator[Piece], variables: dict[str, Any]) -> Iterator[Delta]:
+def _read(reader: AnswerReader, pieces: Iterator[Piece]) -> Iterator[Delta]:
     """Tell an answer from the reasoning before it."""
-    reader = model.reader(variables=variables)
     for piece in pieces:
         yield from reader.push(piece.text)
     yield from reader.finish()
@@ -164,8 +166,12 @@ def _accounts(model: Model, sequence: Sequence) -> dict[str, Any]:
         "usage": {"prompt_tokens": sequence.prompt_tokens, "completion_tokens": sequence.generated},
         "prefill_s": round(sequence.prefill_s, 6),
         "decode_tps": round(sequence.decode_tps, 2),
-        "model": {"name": model.header.name, "level": model.header.level, "path": str(model.header.path)},
+        "model": _described(model),
     }
+
+
+def _described(model: Model) -> dict[str, Any]:
+    return {"name": model.header.name, "level": model.header.level, "path": str(model.header.path)}
 
 
 @click.command(cls=Command)
@@ -176,8 +182,11 @@ def _accounts(model: Model, sequence: Sequence) -> dict[str, Any]:
 @JSON
 @VERSION
 def chat(model: str | None, model_option: str | None, no_history: bool, as_json: bool, **settings: Any) -> int:
-    """Talk with a model; /help at the prompt says how."""
-    name, _ = _name_and_text(model, None, model_option, None)
+    """Talk with a model; /help at the prompt says how.
+
+    MODEL is what `amalia run` takes.
+    """
+    name = model_name(model, model_option)
     screen = Screen(quiet=as_json, reasoning=not settings["no_reasoning"])
     system = _system(settings, screen.note)
     person = sys.stdin is not None and sys.stdin.isatty()
@@ -187,24 +196,37 @@ def chat(model: str | None, model_option: str | None, no_history: bool, as_json:
         _warm(opened_model, system, settings, screen)
         manners = Manners(opened_model.context, opened_model.header.name, forgiving=person, stats=settings["stats"])
         conversation = Conversation(_replier(opened_model, settings), screen, manners, system)
+        history = History(history_file()) if person and not no_history else None
         if person:
             screen.note("Ask away. /help helps, /bye or Ctrl-D leaves.")
-            history = None if no_history else History(history_file())
-            conversation.talk(iter(Keyboard(history).ask, None))
-        else:
-            conversation.talk(iter(Pipe().ask, None))
+        try:
+            conversation.talk(iter(Keyboard(history).ask if person else Pipe().ask, None))
+        except AmaliaError as error:
+            if as_json:  # with the answers that came before it
+                emit_failure("chat", error, _said(opened_model, conversation))
+                return error.exit_code
+            raise
         if as_json:
-            emit("chat", {"messages": conversation.messages})
+            emit("chat", _said(opened_model, conversation))
     return 0
+
+
+def _said(model: Model, conversation: Conversation) -> dict[str, Any]:
+    return {"messages": conversation.messages, "model": _described(model)}
 
 
 def _replier(model: Model, settings: dict[str, Any]) -> Callable[[Several[Message]], Reply]:
     """Give the function that answers a conversation with this model."""
     sampling, variables = sampling_for(model, settings), settings["variables"]
+    last: list[Sequence] = []
 
     def reply(messages: Several[Message]) -> Reply:
-        sequence = model.engine.submit(model.conversation(messages, variables=variables), sampling)
-        return Reply(_read(model, _pieces(model, sequence), variables), sequence)
+        while last:  # Ctrl-C may have ended it before its first piece was asked for
+            model.engine.cancel(last.pop())
+        ids, reader = model.conversation(messages, variables=variables), model.reader(variables=variables)
+        sequence = model.engine.submit(ids, sampling)
+        last.append(sequence)
+        return Reply(_read(reader, _pieces(model, sequence)), sequence)
 
     return reply
 
@@ -223,7 +245,7 @@ def _system(settings: dict[str, Any], note: Callable[[str], None]) -> str | None
     for table in profile.reserved:
         note(f"{profile.path.name}: [{table}] is for a later version, and is left alone")
     told = {**profile.sampling, "context": profile.context}
-    if profile.schema is not None and not any(settings[name] for name in CONSTRAINTS):
+    if profile.schema is not None and all(settings[name] is None for name in CONSTRAINTS):
         told["json_schema"] = json.dumps(profile.schema)
     source = click.get_current_context().get_parameter_source
     for key, value in told.items():
