@@ -14,8 +14,8 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +34,13 @@ MOST_UNASKED = 8  # tokens: asking at every node whether to go on is cheap besid
 WORTH_COPYING = 64  # tokens: a copy moves a slot's whole memory
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """What one token added: its text, which may be empty inside a character, and the reason if it was the last."""
 
     text: str
     token: int | None
     finish: Finish | None = None
-    sequence: "Sequence | None" = field(default=None, repr=False, compare=False)
+    sequence: "Sequence | None" = None
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens and their log-probabilities
     reasoning: str = ""  # what a chat's answer said before its words, apart from them
@@ -92,7 +91,7 @@ class Sequence:
 
     def hopeless(self) -> bool:
         """Say whether going on is of no use to anybody."""
-        return self.unwanted or self.overdue
+        return self.unwanted or (self.sampling.deadline_s is not None and self.overdue)
 
 
 @dataclass(eq=False)
@@ -188,7 +187,8 @@ class Engine:
             for sequence in (*self._waiting, *self._reading, *self._writing):
                 if sequence.hopeless():
                     self._give_up(sequence, pieces)
-            self._admit()
+            if self._waiting:
+                self._admit()
             if self._writing:
                 self._write(pieces)
             if self._reading:
@@ -204,11 +204,12 @@ class Engine:
         """Step until the sequence ends; leaving early cancels it. `on_read` hears how much of the prompt was read."""
         try:
             while sequence.finish is None or any(piece.sequence is sequence for piece in self._untold):
-                pieces = self.step()
-                self._untold += [piece for piece in pieces if piece.sequence is not sequence]
+                mine: list[Piece] = []
+                for piece in self.step():
+                    (mine if piece.sequence is sequence else self._untold).append(piece)
                 if on_read is not None and not sequence.generated:
                     on_read(sequence.decoded)
-                yield from (piece for piece in pieces if piece.sequence is sequence)
+                yield from mine
             if sequence.error is not None:
                 raise sequence.error
         finally:
@@ -468,7 +469,7 @@ class Engine:
         sequence.finish = finish  # last: what Ctrl-C leaves undone, a cancel does
         rest = sequence._text.finish()
         piece = piece or Piece("", None, None, sequence)
-        return replace(piece, text=piece.text + rest, finish=finish)
+        return piece._replace(text=piece.text + rest, finish=finish)
 
 
 def _place(sequence: Sequence) -> int:

@@ -181,8 +181,7 @@ def _told(piece: Piece, deltas: Sequence[Delta]) -> Piece:
     """Give a piece with what its text turned out to be."""
     if list(deltas) == [Delta(content=piece.text)]:
         return piece
-    return dataclasses.replace(
-        piece,
+    return piece._replace(
         text="".join(delta.content for delta in deltas),
         reasoning="".join(delta.reasoning for delta in deltas),
         calls=tuple(delta.call for delta in deltas if delta.call),

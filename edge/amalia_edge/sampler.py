@@ -125,9 +125,10 @@ class Sampler:
         self.seed = secrets.randbelow(RANDOM_SEED) if config.seed is None else config.seed
         shifts = _shifts(config, vocabulary)
         links = [*shifts, *_choice(config, self.seed)]
-        self._size, self._greedy = vocabulary.size, not shifts and config.temperature < COLDEST
-        narrow = not shifts and not self._greedy and vocabulary.size >= GROUPS * LEAST_GROUP
-        self._top_k = config.top_k if narrow and config.top_k <= MOST_NARROWED else 0  # 0: libllama looks at all
+        self._size = vocabulary.size
+        narrow = not shifts and vocabulary.size >= GROUPS * LEAST_GROUP  # libllama is as quick with fewer
+        self._greedy = narrow and config.temperature < COLDEST
+        self._top_k = config.top_k if narrow and not self._greedy and config.top_k <= MOST_NARROWED else 0
         self._chain: Any = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
         for link in links:
             library.llama_sampler_chain_add(self._chain, link)

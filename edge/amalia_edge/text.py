@@ -12,14 +12,24 @@ class TextStream:
 
     def __init__(self, stops: tuple[str, ...] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._whole = True  # no character is under way
         self._stops = stops
         self._letters = frozenset(stop[0] for stop in stops)  # a stop can begin nowhere else
         self._held = ""
         self.stopped = False
 
     def push(self, token: bytes) -> str:
-        text = self._decoder.decode(token)
+        try:
+            text = token.decode() if self._whole else self._decoded(token)
+        except UnicodeDecodeError:
+            text = self._decoded(token)
         return self._before_stop(text) if self._stops else text
+
+    def _decoded(self, token: bytes) -> str:
+        """Decode what begins or ends within a character."""
+        text = self._decoder.decode(token)
+        self._whole = not self._decoder.getstate()[0]
+        return text
 
     def finish(self) -> str:
         """Give what is left: text that was no stop after all, a replacement character where the model stopped inside one."""
