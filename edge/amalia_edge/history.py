@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from amalia_edge.home import in_home
 from amalia_edge.whole_file import write_whole
 
 KEPT = 1000  # lines
@@ -12,8 +13,7 @@ LONGEST = 20_000  # characters of one entry; a longer one was a document, not a 
 
 
 def history_file() -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "amalia" / "chat_history"
+    return Path(os.environ.get("XDG_STATE_HOME") or in_home("~/.local/state")) / "amalia" / "chat_history"
 
 
 class History:

@@ -14,4 +14,4 @@ def in_home(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UsageError("HOME", f"not set, and {path} is looked for", "set it to a folder of your own") from None
+        raise UsageError("HOME", f"not set, and {path} is in a home", "set it, or give a whole path") from None

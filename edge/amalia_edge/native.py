@@ -190,6 +190,7 @@ def open_model(
     nothing = (ctypes.c_void_p * 1)()  # a list that ends at once: with no layer there, a GPU is not touched
     if config.gpu_layers == 0:
         parameters.devices = ctypes.cast(nothing, ctypes.c_void_p)
+    parameters.use_extra_bufts = not config.forced  # what does not fit is not copied into another order too
     modes = {
         (False, False): bindings.LLAMA_LOAD_MODE_NONE,
         (True, False): bindings.LLAMA_LOAD_MODE_MMAP,
@@ -250,6 +251,8 @@ class ModelSettings(Protocol):
     def mapped(self) -> bool: ...
     @property
     def locked(self) -> bool: ...
+    @property
+    def forced(self) -> bool: ...
 
 
 @contextlib.contextmanager

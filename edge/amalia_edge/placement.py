@@ -116,7 +116,7 @@ def _shares(host: Host, layers: range) -> list[list[int]]:
 
 def _on_cpu(model: Model, config: LoadConfig, host: Host, layers: list[int]) -> Needs:
     alone = len(layers) > model.shape.layers  # no GPU then stands in the way of copies
-    copied, left = model.weights(layers, on_gpu=False, copies=host.copies or alone)
+    copied, left = model.weights(layers, on_gpu=False, copies=(host.copies or alone) and not config.forced)
     embedding = model.embedding.nbytes if model.embedding else 0
     output = model.shape.layers in layers
     read_whole = model.tied and output and copied == 0  # then the embedding is a matrix like any other

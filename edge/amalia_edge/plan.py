@@ -85,14 +85,14 @@ def _lines(needs: Needs) -> dict[str, str]:
 def make_plan(header: Header, wish: LoadConfig, host: Host) -> Plan:
     """Settle what the wish leaves open; where it does not fit, take less if the wish says `fit`, else refuse."""
     trial = Trial(Model(header, host.features), host)
-    config = settle(header, wish, host)
+    config = dataclasses.replace(settle(header, wish, host), forced=False)  # which it is only where nothing else does
     settled, seated = trial.seat(config)
     reductions: tuple[str, ...] = ()
     if not seated.fits:
         found = best_smaller(trial, config) if wish.fit else None
         if found is None and not wish.forced:
             raise _refusal(trial, config, seated)
-        settled, seated = found or (settled, seated)
+        settled, seated = found or trial.seat(dataclasses.replace(config, forced=True))
         reductions = _reductions(config, settled) if found else ()
     shortage = _shortage(seated)
     return Plan(

@@ -4,6 +4,7 @@ A profile is a small TOML file. One of the user's goes before one of the machine
 this package. A profile is data from outside: bounded, typed, and refused by the name of what is wrong in it.
 """
 
+import contextlib
 import difflib
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from amalia_edge import schema_rules
 from amalia_edge.errors import UsageError
+from amalia_edge.home import in_home
 from amalia_edge.load_config import LoadConfig
 from amalia_edge.sampler import SamplingConfig
 
@@ -61,9 +63,12 @@ class Folder:
 
 def profile_folders() -> list[Folder]:
     """Give the folders profiles are looked up in, the first one first; they need not exist."""
-    ours = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    yours: list[Folder] = []
+    with contextlib.suppress(UsageError):  # nobody's home
+        settings = Path(os.environ.get("XDG_CONFIG_HOME") or in_home("~/.config"))
+        yours.append(Folder("yours", settings / "amalia" / "profiles"))
     return [
-        Folder("yours", ours / "amalia" / "profiles"),
+        *yours,
         Folder("this machine's", Path("/etc/amalia/profiles")),
         Folder("built in", Path(__file__).with_name("profiles")),
     ]

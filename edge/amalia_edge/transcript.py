@@ -7,6 +7,7 @@ from pathlib import Path
 
 from amalia_edge.chat import ROLES, Message
 from amalia_edge.errors import UsageError
+from amalia_edge.home import in_home
 from amalia_edge.whole_file import write_whole
 
 FORMAT = 1
@@ -55,10 +56,7 @@ def _is_message(value: object) -> bool:
 def _path(name: str, usage: str) -> Path:
     if not name:
         raise UsageError(usage.split()[0], "no file's name", f"say {usage}")
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as problem:  # nobody's home
-        raise UsageError(name, str(problem), "give a whole path") from None
+    return in_home(name)
 
 
 def _json(messages: Sequence[Message], model: str) -> str:
