@@ -50,7 +50,9 @@ def main() -> None:
 
 
 def measure(model: Model, order: argparse.Namespace, chain: str) -> list[dict[str, Any]]:
-    run(model.engine, [[5, 6, 7]], replace(CHAINS[chain], limit=4))  # warms up
+    run(
+        model.engine, [list(range(5, 5 + order.prompt))], replace(CHAINS[chain], limit=4)
+    )  # warms up, as llama-bench does
     turns = [turn(model, order, CHAINS[chain]) for _ in range(order.repetitions)]
     names = ("prompt", "generation", "whole")
     return [
