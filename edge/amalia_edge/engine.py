@@ -1,9 +1,8 @@
 """The one decode loop: many sequences in one llama context, a step at a time.
 
-`submit` takes a request, `step` reads or writes the next tokens, `cancel` ends one. Nothing here waits for anything, and
-no step reads more of a prompt than one chunk: while sequences share the engine, no more than MOST_STEP_S of it. One step
-writes a token of every answer under way, then reads a chunk of one prompt; prompts take turns, and one that has just come
-is among the next two to be read.
+`submit` takes a request, `step` reads or writes the next tokens, `cancel` ends one. Nothing here waits for anything. A step
+writes a token of every answer under way or reads a chunk of one prompt, by turns; where sequences share the engine a chunk
+takes no longer than MOST_STEP_S. Prompts take turns too, and one that has just come is soon read.
 
 A sequence lives in a slot, whose keys and values stay when it ends. The next request takes the slot that holds the most
 of its beginning, or copies it from there, and reads only the rest.
@@ -147,9 +146,9 @@ class Engine:
         self._untold: list[Piece] = []  # pieces that came while another sequence was streamed
         self._copied: set[int] = set()  # slots whose bytes move at the next decode
         self._ended = 0  # sequences so far
+        self._read_last = False  # whether the last step read
         self._read_new = False  # whether the last chunk was the first of its prompt
         self._pace = Pace(self._largest_chunk)
-        self._write_s = 0.0  # what the last writing took
 
     @property
     def active(self) -> int:
@@ -181,7 +180,7 @@ class Engine:
         return sequence
 
     def step(self) -> list[Piece]:
-        """Write a token of each answer, and read a chunk of one prompt; give the pieces that came of it."""
+        """Read a chunk of one prompt, or write a token of each answer, by turns; give the pieces that came of it."""
         pieces, self._untold = self._untold, []
         try:
             for sequence in (*self._waiting, *self._reading, *self._writing):
@@ -189,10 +188,11 @@ class Engine:
                     self._give_up(sequence, pieces)
             if self._waiting:
                 self._admit()
-            if self._writing:
-                self._write(pieces)
-            if self._reading:
+            self._read_last = bool(self._reading) and not (self._writing and self._read_last)
+            if self._read_last:
                 self._read(pieces)
+            elif self._writing:
+                self._write(pieces)
         except BaseException:  # Ctrl-C: what was read before is kept, and what was said is told later
             self._untold = pieces
             for sequence in (*self._reading, *self._writing):
@@ -335,7 +335,7 @@ class Engine:
         """Size a chunk: the largest there is when nobody else can come, else what the time of a step allows."""
         if len(self._slots) == 1:
             return self._largest_chunk
-        return self._pace.fitting(MOST_STEP_S * SAFETY - (self._write_s if self._writing else 0.0))
+        return self._pace.fitting(MOST_STEP_S * SAFETY)
 
     def _write(self, pieces: list[Piece]) -> None:
         """Decode the last token of each answer in one batch, and sample the next ones."""
@@ -355,12 +355,12 @@ class Engine:
         for row, sequence in enumerate(sequences):
             sequence.decoded += 1
             self._sample(sequence, row, pieces)
-        self._write_s = time.perf_counter() - started
+        elapsed = time.perf_counter() - started
         for sequence in sequences:
             if sequence in reading:
-                sequence.prefill_s += self._write_s
+                sequence.prefill_s += elapsed
             else:
-                sequence.decode_s += self._write_s
+                sequence.decode_s += elapsed
 
     def _sample(self, sequence: Sequence, row: int, pieces: list[Piece]) -> None:
         """Pick the token that output row `row` leads to; the very last token of an answer is never fed back."""
