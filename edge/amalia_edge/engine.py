@@ -147,7 +147,7 @@ class Engine:
         self._copied: set[int] = set()  # slots whose bytes move at the next decode
         self._ended = 0  # sequences so far
         self._read_last = False  # whether the last step read
-        self._read_new = False  # whether the last chunk was the first of its prompt
+        self._read_new = False  # whether the last chunk was of a new prompt, before one under way
         self._pace = Pace(self._largest_chunk)
 
     @property
@@ -320,7 +320,7 @@ class Engine:
         begun = next((sequence for sequence in self._reading if sequence.decoded != sequence.reused), None)
         chosen = new if new and not (begun and self._read_new) else begun
         assert chosen is not None
-        self._read_new = chosen is new
+        self._read_new = chosen is new and begun is not None
         self._reading.remove(chosen)
         self._reading.append(chosen)
         return chosen
