@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,9 @@ def judge(schema: dict[str, Any], text: str, finish: str | None) -> str:
     if finish == "length":
         return "length"
     try:
-        Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(json.loads(text))
+        exact = json.loads(json.dumps(schema), parse_float=Decimal)  # 8.04 is a multiple of 0.01, but not in floats
+        answer = json.loads(text, parse_float=Decimal)
+        Draft202012Validator(exact, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(answer)
     except Exception as problem:
         return f"WRONG {type(problem).__name__}: {str(problem).splitlines()[0]}"
     return "valid" if finish == "stop" else f"WRONG finish {finish}"
