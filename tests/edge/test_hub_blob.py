@@ -157,7 +157,7 @@ def test_where_no_links_can_be_the_content_lies_in_the_snapshot(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("os.symlink", refuse)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
     pointer = fetch(found, [FILE]) / FILE
     assert not pointer.is_symlink() and pointer.read_bytes() == CONTENT
     assert [path.name for path in pointer.parent.iterdir()] == [FILE]
