@@ -133,4 +133,4 @@ class Screen:
 
 
 def _wrap() -> Wrap:
-    return Wrap(min(shutil.get_terminal_size().columns, WIDEST))
+    return Wrap(min(shutil.get_terminal_size().columns or WIDEST, WIDEST))  # Python 3.10 passes on a terminal's 0

@@ -177,7 +177,6 @@ def talk(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Talk:
             shown[line] = read_until(terminal, PROMPT)
         os.write(terminal, b"/bye\n")
         assert child.wait(60) == 0
-    shown = {line: re.sub(r"\x1b\[\d*m", "", text) for line, text in shown.items()}  # colours may be set word by word
     return Talk(shown, json.loads(saved.read_text("utf-8"))["messages"], history)
 
 
