@@ -116,6 +116,9 @@ class Context:
             raise
         self._threads.attach(self.pointer)
         self._memory = bindings.llama_get_memory(self.pointer)
+        self._logits_at = bindings._lib["llama_get_logits_ith"]
+        self._logits_at.argtypes, self._logits_at.restype = (ctypes.c_void_p, ctypes.c_int32), ctypes.c_void_p
+        self._rows: dict[int, NDArray[np.float32]] = {}  # by their addresses, which seldom change: wrapping is dear
         self._make_batch()
         self._shifting = False  # what was shifted is moved at the next decode, of whatever sequence, which must end
         self._stop: Callable[[], bool] | None = None
@@ -216,7 +219,14 @@ class Context:
 
     def row(self, index: int, vocabulary: int) -> NDArray[np.float32]:
         """Give libllama's own logits of one output row, to look at or to change, until the next decode."""
-        return np.ctypeslib.as_array(self._library.llama_get_logits_ith(self.pointer, index), (vocabulary,))
+        address = self._logits_at(self.pointer, index)
+        found = self._rows.get(address)
+        if found is None:
+            if len(self._rows) > 2 * self._room:
+                self._rows.clear()
+            pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
+            found = self._rows[address] = np.ctypeslib.as_array(pointer, (vocabulary,))
+        return found
 
     def truncate(self, keep: int, sequence: int = 0) -> bool:
         """Forget a sequence's positions from `keep` on; False where this kind of model cannot forget a part."""

@@ -46,7 +46,7 @@ class Piece(NamedTuple):
     calls: tuple[ToolCall, ...] = ()  # of tools
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Sequence:
     """A request in flight: the prompt's ids, then those generated."""
 
@@ -93,7 +93,7 @@ class Sequence:
         return self.unwanted or (self.sampling.deadline_s is not None and self.overdue)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Slot:
     """A sequence's place in the context, which keeps what was read there."""
 
@@ -315,12 +315,14 @@ class Engine:
         self._pace.learn(len(chunk), elapsed)
 
     def _next_reader(self) -> Sequence:
-        """Choose a prompt: one that has just come goes first, but never twice in a row before one that is under way."""
+        """Choose a prompt: one that has not begun goes first, but never twice in a row before one that waits for longer.
+
+        They stand in the order of their last turn, or of their coming.
+        """
         new = next((sequence for sequence in self._reading if sequence.decoded == sequence.reused), None)
-        begun = next((sequence for sequence in self._reading if sequence.decoded != sequence.reused), None)
-        chosen = new if new and not (begun and self._read_new) else begun
-        assert chosen is not None
-        self._read_new = chosen is new and begun is not None
+        first = self._reading[0]
+        chosen = first if new is None or self._read_new else new
+        self._read_new = chosen is new and first is not new
         self._reading.remove(chosen)
         self._reading.append(chosen)
         return chosen
@@ -351,13 +353,12 @@ class Engine:
             self._recover(sequences, problem, pieces)
             return
         self._copied.clear()
-        reading = [sequence for sequence in sequences if sequence.generated == 0]
         for row, sequence in enumerate(sequences):
             sequence.decoded += 1
             self._sample(sequence, row, pieces)
         elapsed = time.perf_counter() - started
         for sequence in sequences:
-            if sequence in reading:
+            if sequence.decoded == sequence.prompt_tokens:  # the prompt's last token was read beside the answers'
                 sequence.prefill_s += elapsed
             else:
                 sequence.decode_s += elapsed
@@ -373,7 +374,7 @@ class Engine:
         if sequence._first_s is None:
             sequence._first_s = time.monotonic()
         if sampling.logprobs is None and sequence._constraint is None:
-            token = sequence._sampler.sample(self._state.pointer, row)
+            token = sequence._sampler.sample(self._state, row)
         else:
             try:
                 token, logprob, top = self._sample_carefully(sequence, row)
@@ -402,7 +403,7 @@ class Engine:
         before = logits if constraint is None or count is None else logits.copy()
         if constraint is not None:
             constraint.mask(logits)
-        token = sequence._sampler.sample(self._state.pointer, row)
+        token = sequence._sampler.sample(self._state, row)
         if constraint is not None:
             constraint.accept(token)
         return (token, None, ()) if count is None else (token, *logprobs(before, token, count))

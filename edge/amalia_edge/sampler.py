@@ -41,6 +41,14 @@ class Grammar(Protocol):
     def open(self, vocabulary: Any) -> Constraint: ...
 
 
+class Outputs(Protocol):
+    """What the last batch led to; a Context gives it."""
+
+    pointer: Any
+
+    def row(self, index: int, vocabulary: int) -> NDArray[np.float32]: ...
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How to pick tokens, and when to end; the defaults are llama.cpp's own."""
@@ -127,7 +135,7 @@ class Sampler:
         links = [*shifts, *_choice(config, self.seed)]
         self._size = vocabulary.size
         narrow = not shifts and vocabulary.size >= GROUPS * LEAST_GROUP  # libllama is as quick with fewer
-        self._greedy = narrow and config.temperature < COLDEST
+        self._greedy = not shifts and config.temperature < COLDEST
         self._top_k = config.top_k if narrow and not self._greedy and config.top_k <= MOST_NARROWED else 0
         self._chain: Any = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
         for link in links:
@@ -136,17 +144,16 @@ class Sampler:
         for token in prompt[-window:] if window else ():
             library.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: Any, row: int) -> int:
+    def sample(self, context: Outputs, row: int) -> int:
         """Pick the token after output row `row` of the last batch (−1: the last one)."""
-        if self._greedy or self._top_k:
-            pointer = self._library.llama_get_logits_ith(context, row)
-            logits: NDArray[np.float32] = np.ctypeslib.as_array(pointer, (self._size,))
-            if self._greedy:
-                return int(logits.argmax())
+        if self._greedy:
+            return int(context.row(row, self._size).argmax())
+        if self._top_k:
+            logits = context.row(row, self._size)
             likely = likeliest(logits, self._top_k)
             if len(likely):
                 return self._pick(likely, logits[likely])
-        return int(self._library.llama_sampler_sample(self._chain, context, row))
+        return int(self._library.llama_sampler_sample(self._chain, context.pointer, row))
 
     def _pick(self, ids: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
         """Let the chain pick among a few candidates, as it would among all."""

@@ -53,34 +53,45 @@ def measure(model: Model, order: argparse.Namespace, chain: str) -> list[dict[st
     run(
         model.engine, [list(range(5, 5 + order.prompt))], replace(CHAINS[chain], limit=4)
     )  # warms up, as llama-bench does
-    turns = [turn(model, order, CHAINS[chain]) for _ in range(order.repetitions)]
-    names = ("prompt", "generation", "whole")
+    draw = random.Random(order.prompt)
+    prompts = [[draw.randrange(model.vocabulary.size) for _ in range(order.prompt)] for _ in range(order.parallel)]
+    turns = alone if order.parallel == 1 else together
     return [
         {"chain": chain, "what": name, "avg_ts": statistics.fmean(rates), "samples_ts": rates}
-        for name, rates in zip(names, zip(*turns, strict=True), strict=True)
+        for name, rates in turns(model.engine, order, prompts, CHAINS[chain]).items()
     ]
 
 
-def turn(model: Model, order: argparse.Namespace, sampling: SamplingConfig) -> tuple[float, float, float]:
-    """Measure once; give tokens/s of the prompt, of the generation, and of both together.
-
-    Of one sequence the generation is measured as llama-bench does it, on a context that holds one token.
-    """
-    draw, vocabulary, engine = random.Random(order.prompt), model.vocabulary, model.engine
-    prompts = [[draw.randrange(vocabulary.size) for _ in range(order.prompt)] for _ in range(order.parallel)]
-    forget(engine)
-    if order.parallel == 1:
-        prompt_s = run(engine, prompts, replace(sampling, limit=1))
+def alone(
+    engine: Engine, order: argparse.Namespace, prompts: list[list[int]], sampling: SamplingConfig
+) -> dict[str, list[float]]:
+    """Measure one sequence as llama-bench does: prompts first, then, warmed up, generation after one token."""
+    rates: dict[str, list[float]] = {}
+    tests = ("prompt", order.prompt, 1, order.prompt), ("generation", 1, order.generated, order.generated)
+    for name, read, written, counted in tests:
+        limited = replace(sampling, limit=written)
         forget(engine)
-        generation_s = run(engine, [prompts[0][:1]], replace(sampling, limit=order.generated))
-        whole = (order.prompt + order.generated) / (prompt_s + generation_s)
-        return order.prompt / prompt_s, order.generated / generation_s, whole
-    whole_s = run(engine, prompts, replace(sampling, limit=order.generated))
-    forget(engine)  # then one after the other: the prompts, and generation
-    prompt_s = sum(run(engine, [ids], replace(sampling, limit=0)) for ids in prompts)
-    generation_s = run(engine, [[*ids, 7] for ids in prompts], replace(sampling, limit=order.generated))  # in one batch
+        run(engine, [prompts[0][:read]], replace(sampling, limit=1))
+        for _ in range(order.repetitions):
+            forget(engine)
+            rates.setdefault(name, []).append(counted / run(engine, [prompts[0][:read]], limited))
+    return rates
+
+
+def together(
+    engine: Engine, order: argparse.Namespace, prompts: list[list[int]], sampling: SamplingConfig
+) -> dict[str, list[float]]:
+    """Measure several: prompts and answers as they come, then the prompts one by one, and generation."""
+    rates: dict[str, list[float]] = {"whole": [], "prompt": [], "generation": []}
+    limited = replace(sampling, limit=order.generated)
     read, written = order.parallel * order.prompt, order.parallel * order.generated
-    return read / prompt_s, written / generation_s, (read + written) / whole_s
+    for _ in range(order.repetitions):
+        forget(engine)
+        rates["whole"].append((read + written) / run(engine, prompts, limited))
+        forget(engine)
+        rates["prompt"].append(read / sum(run(engine, [ids], replace(sampling, limit=0)) for ids in prompts))
+        rates["generation"].append(written / run(engine, [[*ids, 7] for ids in prompts], limited))  # in one batch
+    return rates
 
 
 def forget(engine: Engine) -> None:

@@ -145,7 +145,7 @@ class TestPromptsTakeTurns:
 
     def test_short_prompts_that_keep_coming_do_not_starve_a_long_one(self, model: Model, engine: Engine) -> None:
         long = engine.submit(long_prompt(model, 200), GREEDY)
-        for word in range(40):
+        for word in range(120):
             if engine.active < 8:
                 engine.submit(model.prompt(WORDS[word % 8] * 2), SamplingConfig(temperature=0, limit=1))
             engine.step()
@@ -282,15 +282,16 @@ class TestEndings:
             sequence = single.engine.submit(ids, GREEDY)
             asked = 0
 
-            def hopeless_at_the_fifth_node() -> bool:
+            def hopeless_at_the_fifth_node(_sequence: Sequence) -> bool:
                 nonlocal asked
                 asked += 1
                 sequence.unwanted = asked >= 5
                 return sequence.unwanted
 
-            monkeypatch.setattr(sequence, "hopeless", hopeless_at_the_fifth_node)
+            monkeypatch.setattr(Sequence, "hopeless", hopeless_at_the_fifth_node)
             single.engine.step()  # which asks once before it reads, and once after
             assert (sequence.finish, sequence.decoded, asked) == ("cancelled", 0, 6)
+            monkeypatch.undo()
             first = alone(single, ids)
         with Model.open(tiny, LoadConfig(context=1024, threads=1)) as fresh:
             assert first == alone(fresh, ids)
@@ -383,12 +384,12 @@ class TestEndlessChats:
             assert len(first.ids) < 63  # it shifted in that step
             asked = 0
 
-            def hopeless_within_the_decode() -> bool:
+            def hopeless_within_the_decode(sequence: Sequence) -> bool:
                 nonlocal asked
-                asked += 1
-                return asked > 1
+                asked += sequence is other
+                return sequence is other and asked > 1
 
-            monkeypatch.setattr(other, "hopeless", hopeless_within_the_decode)
+            monkeypatch.setattr(Sequence, "hopeless", hopeless_within_the_decode)
             pair.engine.step()
             assert asked > 1
             monkeypatch.undo()

@@ -35,9 +35,18 @@ def test_less_time_takes_less_at_once() -> None:
     assert pace.fitting(0.05) == 16
 
 
-def test_one_bad_moment_is_forgotten() -> None:
+def test_one_bad_moment_is_no_reason_to_read_less() -> None:
+    pace = Pace(512)
+    pace.learn(32, 9.0)  # the first one of all
+    settle(pace, 0.225, 0.06, 0.0033)
+    pace.learn(48, 0.3)
+    assert pace.fitting(0.225) == 48
+
+
+def test_a_bad_minute_is_forgotten_in_time() -> None:
     pace = Pace(512)
     settle(pace, 0.225, 0.06, 0.0033)
+    pace.learn(48, 0.3)
     pace.learn(48, 0.3)
     assert pace.fitting(0.225) == 32
     assert 48 in settle(pace, 0.225, 0.06, 0.0033, 200)
