@@ -28,11 +28,14 @@ DECODE_CODES = {1: "no room left in the context", 2: "aborted", -1: "an invalid 
 class Threadpool:
     """Threads that wait between decodes instead of being started at each one."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, patient: bool = True) -> None:
+        """Start threads that look for work for a while before they sleep, or, without patience, sleep at once."""
         handle = library()._lib
         self._new = self._function("ggml_threadpool_new", ctypes.c_void_p, ctypes.POINTER(ThreadpoolParameters))
         self._free = self._function("ggml_threadpool_free", None, ctypes.c_void_p)
         parameters = handle.ggml_threadpool_params_default(threads)
+        if not patient:
+            parameters.poll = 0
         self.pointer: int | None = self._new(ctypes.byref(parameters))
         if not self.pointer:
             raise DoesNotFit("threads", f"{threads} could not be started", "load with fewer --threads")
@@ -76,8 +79,17 @@ class ContextSettings(Protocol):
 class Context:
     """One llama context with its batch and its threads; a decode is all that happens for a token."""
 
-    def __init__(self, model: Any, size: int, threads: int, config: ContextSettings, on_node: Any = None) -> None:
-        """Make room for `size` tokens in each sequence, and for the logits of one of them at a time.
+    def __init__(
+        self,
+        model: Any,
+        size: int,
+        threads: int,
+        config: ContextSettings,
+        on_node: Any = None,
+        *,
+        every: bool = False,
+    ) -> None:
+        """Make room for `size` tokens in each sequence, and for the logits of one of them at a time, or of `every` one.
 
         A callback for every node of the graph, as graph.py makes it, may be given as `on_node`: then there is room for
         the logits of every token. Whoever made the callback keeps it alive.
@@ -87,16 +99,17 @@ class Context:
         parameters.n_ctx, parameters.n_seq_max, parameters.kv_unified = size * config.sequences, config.sequences, False
         if config.sequences > 1:  # libllama pads what each sequence has
             parameters.n_ctx = -(-size // 256) * 256 * config.sequences
-        self._room = max(min(config.batch, size), config.sequences)
+        together = config.sequences if every else 1  # how many sequences' tokens are read at once
+        self._room = max(min(config.batch, size * together), config.sequences)
         parameters.n_batch, parameters.n_ubatch = self._room, min(config.micro_batch, self._room)
         parameters.n_threads = parameters.n_threads_batch = threads
         parameters.type_k, parameters.type_v = CACHE_TYPES[config.cache_keys], CACHE_TYPES[config.cache_values]
         parameters.flash_attn_type = FLASH_ATTENTION[config.flash_attention]
         parameters.no_perf = True
-        self._every = on_node is not None
-        if on_node is None:
+        self._every = every or on_node is not None
+        if not self._every:
             parameters.n_outputs_max = config.sequences  # or a batch of logits is reserved: 0.2 GB at 128,000 tokens
-        else:
+        if on_node is not None:
             parameters.cb_eval = on_node
         interrupts: list[BaseException] = []
         with reasons() as why, held_interrupts(interrupts.append):
@@ -110,7 +123,8 @@ class Context:
                     "context", f"{size} tokens: {why()}", "load with a smaller --ctx-size, or an f16 cache"
                 )
         try:
-            self._threads = Threadpool(threads)
+            # Many tokens are read at once, and another model may be next: waiting threads would take its cores.
+            self._threads = Threadpool(threads, patient=not every)
         except BaseException:
             bindings.llama_free(self.pointer)
             raise
@@ -183,6 +197,26 @@ class Context:
             self._tokens[:count], self._positions[:count], self._places[:count] = tokens, positions, sequences
         self._outputs[:count] = 1
         self._decode()
+
+    def decode_together(
+        self, ids: NDArray[np.int32], start: int, wanted: int, stop: Callable[[], bool] | None = None
+    ) -> None:
+        """Read ids (sequences, tokens) of as many sequences at the positions from `start` on.
+
+        The logits after the last `wanted` of each are kept: those of sequence 0 first.
+        """
+        assert self._every or wanted == 0, "libllama aborts when there are more logits than room was made for"
+        sequences, length = ids.shape
+        count = self._batch.n_tokens = ids.size
+        self._tokens[:count] = ids.ravel()
+        self._positions[:count] = np.tile(np.arange(start, start + length), sequences)
+        self._places[:count] = np.repeat(np.arange(sequences), length)
+        self._outputs[:count] = np.tile(np.arange(length) >= length - wanted, sequences)
+        if stop is None:
+            self._decode()
+            return
+        with self._stoppable(stop):
+            self._decode()
 
     def _decode(self) -> None:
         code = self._library.llama_decode(self.pointer, self._batch)

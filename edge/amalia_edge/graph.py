@@ -40,7 +40,7 @@ class Tensor(ctypes.Structure):
     )
 
 
-class _Arena(ctypes.Structure):
+class ArenaParameters(ctypes.Structure):
     """struct ggml_init_params"""
 
     _fields_ = (("nbytes", ctypes.c_size_t), ("memory", ctypes.c_void_p), ("without_data", ctypes.c_bool))
@@ -61,7 +61,7 @@ class WatchedContext(Context):
     def __init__(self, model: Model, size: int, observer: Observer) -> None:
         bindings = native.library()
         self._observer, self._handle = observer, bindings._lib
-        _declare(self._handle)
+        declare(self._handle)
         check_layout(self._handle)
         self._failures: list[BaseException] = []  # C cannot pass them on
         self._on_node = bindings.ggml_backend_sched_eval_callback(self._look)
@@ -117,7 +117,7 @@ def read_rows(handle: Any, pointer: int) -> NDArray[np.float32]:
 def check_layout(handle: Any) -> None:
     """Build a multiplication and read it back: a layout that drifted is refused here, and never misread."""
     nbytes = handle.ggml_tensor_overhead()
-    arena = handle.ggml_init(_Arena(nbytes * 8, None, True))
+    arena = handle.ggml_init(ArenaParameters(nbytes * 8, None, True))
     try:
         weight, rows = (handle.ggml_new_tensor_2d(arena, F32, 96, count) for count in (7, 5))
         handle.ggml_set_name(weight, b"a weight")
@@ -137,10 +137,11 @@ def check_layout(handle: Any) -> None:
         raise LibraryMissing("llama-cpp-python: ggml_tensor", "layout differs from ours", "run: amalia setup --rebuild")
 
 
-def _declare(handle: Any) -> None:
+def declare(handle: Any) -> None:
+    """Bind what is called here and in `backend`: one function cannot be bound twice with different structs."""
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     declarations: dict[str, tuple[Any, list[Any]]] = {
-        "ggml_init": (pointer, [_Arena]),
+        "ggml_init": (pointer, [ArenaParameters]),
         "ggml_free": (None, [pointer]),
         "ggml_tensor_overhead": (size, []),
         "ggml_new_tensor_2d": (pointer, [pointer, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]),

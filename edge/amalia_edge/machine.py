@@ -159,6 +159,22 @@ FILES = (
     "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label",
     "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_input",
     "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/curr*_input",
+    "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/curr*_alarm",
+    "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/name",
+    "sys/class/hwmon/hwmon*/name",
+    "sys/class/hwmon/hwmon*/temp*_input",
+    "sys/class/hwmon/hwmon*/temp*_label",
+    "sys/class/hwmon/hwmon*/oc*_event_cnt",
+    "sys/class/powercap/intel-rapl:*/name",
+    "sys/class/powercap/intel-rapl:*/energy_uj",
+    "sys/class/powercap/intel-rapl:*/max_energy_range_uj",
+    *(
+        f"sys/class/power_supply/*/{name}"
+        for name in ("type", "scope", "status", "power_now", "current_now", "voltage_now", "energy_now")
+    ),
+    "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_count",
+    "sys/devices/virtual/thermal/cooling_device*/type",
+    "sys/devices/virtual/thermal/cooling_device*/cur_state",
     "sys/block/zram*/disksize",
 )
 

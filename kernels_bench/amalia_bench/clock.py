@@ -1,11 +1,14 @@
-"""Time as a measurement needs it: samples of tokens and nanoseconds, their mean, their spread, and quiet before each."""
+"""Time as a measurement needs it: samples of tokens and nanoseconds, their mean, spread and drift, and quiet before each."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 ASLEEP = 0.1  # of one core: a process that uses less has nothing running that would disturb its neighbour
+ENOUGH = 5  # samples, to tell a machine that slows down from noise
+STEADY = 0.95  # of the first third's rate: a machine that keeps less at the end of a test slows down
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,21 @@ class Sample:
     @property
     def tps(self) -> float:
         return self.tokens * 1e9 / self.ns
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One side's rate over the other's, pair by pair."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def stdev(self) -> float:
+        return spread(list(self.values))
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,33 @@ class Timing:
     @property
     def stdev_tps(self) -> float:
         return spread(self.samples_tps)
+
+    def over(self, other: "Timing") -> Ratio:
+        """Compare with samples that were taken in turn with these."""
+        return Ratio(tuple(a / b for a, b in zip(self.samples_tps, other.samples_tps, strict=True)))
+
+    @property
+    def drift(self) -> float | None:
+        """Give the last third's rate over the first third's: below 1 it slowed down; None of fewer than three samples."""
+        first, last = self._ends
+        return statistics.fmean(last) / statistics.fmean(first) if first else None
+
+    @property
+    def slowed(self) -> bool | None:
+        """Say whether every sample of the last third is slower than all of the first, and together by more than noise.
+
+        None where there are too few samples to tell.
+        """
+        first, last = self._ends
+        if len(self.samples) < ENOUGH or self.drift is None:
+            return None
+        return max(last) < min(first) and self.drift < STEADY
+
+    @property
+    def _ends(self) -> tuple[list[float], list[float]]:
+        rates = self.samples_tps
+        third = math.ceil(len(rates) / 3) if len(rates) > 2 else 0
+        return rates[:third], rates[len(rates) - third :]
 
 
 def spread(values: list[int] | list[float]) -> float:

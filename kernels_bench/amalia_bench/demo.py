@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.table import Table
 
 from amalia_bench.machine import this_machine
-from amalia_bench.report import rate
-from amalia_bench.speed import Measurement, SpeedConfig, measure_speed, steps
+from amalia_bench.speed import Measurement, SpeedConfig, measure_speed, trials
+from amalia_bench.speed_table import rate
 from amalia_bench.subject import open_remote
 from amalia_convert.conversion import ConvertConfig, convert
 from amalia_convert.receipt import Receipt
@@ -71,9 +71,9 @@ def answer(path: Path) -> None:
 
 def measure(paths: list[Path]) -> dict[tuple[Path, str], Measurement]:
     """Measure prompt and generation of every file, under a bar."""
-    config = SpeedConfig(repetitions=REPETITIONS)
-    with progress("measuring", steps(paths, config), in_bytes=False) as bar:
-        done = measure_speed(paths, config, open_remote, watch=lambda: bar.advance(1))
+    wanted = trials(paths, SpeedConfig(repetitions=REPETITIONS))
+    with progress("measuring", sum(trial.steps for trial in wanted), in_bytes=False) as bar:
+        done = measure_speed(wanted, open_remote, watch=lambda: bar.advance(1))
         return {(measurement.facts.path, measurement.case.name): measurement for measurement in done}
 
 

@@ -1,61 +1,86 @@
-"""A measurement as a row: llama-bench's own field names first, then ours."""
+"""Records: each measurement one JSON line, with the machine, the library and the file it belongs to.
 
+A line is whole or absent. What a later version wrote is refused, not guessed at; what an earlier one wrote is read.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from amalia_bench.machine import Machine
-from amalia_bench.speed import Measurement
-from amalia_edge import __version__, native
+from amalia_bench.identity import Identity
+from amalia_bench.machine import Library, Machine
+from amalia_edge import __version__
+from amalia_edge.errors import BenchError
 
-FORMAT = 1  # of a row's own fields
-SAMPLES = ("samples_ns", "samples_ts", "samples_engine_ts")  # lists: not in CSV, as in llama-bench
+FORMAT = 2
+KINDS = ("speed", "kernels", "bandwidth", "shape", "quality", "tasks", "variety", "energy")
+
+Row = dict[str, Any]
 
 
-def speed_row(measurement: Measurement, machine: Machine) -> dict[str, Any]:
-    """Lay a speed measurement out as llama-bench's JSON has it, `avg_ts` being decode alone; ours follow."""
-    facts, load, case = measurement.facts, measurement.load, measurement.case
-    decode, engine = measurement.decode, measurement.engine
-    theirs = {
-        "build_commit": facts.library.version,
-        "cpu_info": machine.cpu,
-        "gpu_info": ", ".join(machine.gpus),
-        "backends": ",".join(facts.library.backends),
-        "model_filename": str(facts.path),
-        "model_type": facts.description,
-        "model_size": facts.nbytes,
-        "model_n_params": facts.parameters,
-        "n_batch": load.batch,
-        "n_ubatch": load.micro_batch,
-        "n_threads": facts.threads,
-        "type_k": load.cache_keys,
-        "type_v": load.cache_values,
-        "n_gpu_layers": load.gpu_layers,
-        "flash_attn": native.FLASH_ATTENTION[load.flash_attention],
-        "n_prompt": case.prompt,
-        "n_gen": case.generated,
-        "n_depth": 0,
-        "test_time": measurement.started,
-        "avg_ns": round(decode.mean_ns),
-        "stddev_ns": round(decode.stdev_ns),
-        "avg_ts": decode.mean_tps,
-        "stddev_ts": decode.stdev_tps,
-        "samples_ns": decode.samples_ns,
-        "samples_ts": decode.samples_tps,
-    }
-    ours = {
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def record(
+    kind: str, body: Mapping[str, Any], machine: Machine, library: Library, model: Identity | None = None
+) -> Row:
+    """Make a measurement's row: what it belongs to, then what was measured."""
+    assert kind in KINDS, kind
+    stamp: Row = {
         "amalia_format": FORMAT,
+        "kind": kind,
         "amalia_version": __version__,
-        "model_name": facts.name,
-        "model_level": facts.level,
-        "test": case.name,
-        "engine_ts": engine.mean_tps,
-        "engine_stddev_ts": engine.stdev_tps,
-        "samples_engine_ts": engine.samples_tps,
-        "first_token_s": measurement.first_token.mean_ns / 1e9,
-        "first_token_stddev_s": measurement.first_token.stdev_ns / 1e9,
-        "load_s": facts.load_s,
-        "peak_rss": facts.peak_rss,
-        "interleaved": measurement.interleaved,
-        "features": " ".join(facts.library.features),
-        "compiler": facts.library.compiler,
+        "test_time": now(),
+        "machine": dataclasses.asdict(machine),
+        "library": dataclasses.asdict(library),
     }
-    return {**theirs, **ours}
+    if model is not None:
+        stamp["model"] = dataclasses.asdict(model)
+    return json.loads(json.dumps({**stamp, **body}, allow_nan=True))  # type: ignore[no-any-return]  # tuples are lists
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a row to a file of records; what was there stays, and half a line that a power cut left is closed first."""
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = "\n" + line
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[Row]:
+    """Give a file's rows, in their order; half a line at the end is left out, any other that is no record is an error."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as problem:
+        raise BenchError(path.name, problem.strerror or "unreadable", "give a file of records, *.jsonl") from None
+    whole = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = []
+    for number, line in whole:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            if number == len(lines):
+                break
+            raise BenchError(f"{path.name}: line {number}", "no JSON", "take the line out, or measure again") from None
+        rows.append(_checked(row, f"{path.name}: line {number}"))
+    return rows
+
+
+def _checked(row: Any, where: str) -> Row:
+    if not isinstance(row, dict) or not isinstance(row.get("amalia_format"), int):
+        raise BenchError(where, "not a record of amalia bench", "give a file that --records wrote")
+    if row["amalia_format"] > FORMAT:
+        found = f"format {row['amalia_format']}, and this is amalia {__version__}, which reads up to {FORMAT}"
+        raise BenchError(where, found, "update amalia-edge")
+    return {"kind": "speed", **row}  # format 1 knew no other

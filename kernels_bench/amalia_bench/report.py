@@ -1,115 +1,98 @@
-"""Rows → what is read: a table of 80 columns, Markdown, CSV, JSON."""
+"""What was measured, put together: sections of tables and pictures, as Markdown here and as a page in page.py."""
 
-import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from amalia_bench.machine import Machine
-from amalia_bench.records import SAMPLES
-from amalia_edge.console import megabytes
+from amalia_bench import tables
+from amalia_bench.choices import is_fadinho, is_synthetic, latest, model_of
+from amalia_bench.pictures import most_measured
+from amalia_bench.place import place
+from amalia_bench.tables import Table
 
 Row = Mapping[str, Any]
-WIDTH = 80
+SECTIONS: tuple[tuple[str, str, str, Callable[[Sequence[Row]], list[Table]]], ...] = (
+    ("choice", "Which level", "What each file costs in memory, loses in words, and gives in speed.", lambda rows: tables.choice_tables(rows, most_measured(rows))),
+    ("quality", "Quality", "How far each level is from the full model, in Portuguese beside English.", tables.quality_tables),
+    ("variety", "European Portuguese", "Whether quantization pulls the model towards Brazilian Portuguese.", tables.variety_tables),
+    ("tasks", "Tasks", "Questions from files, answered by likelihood.", tables.task_tables),
+    ("speed", "Speed", "How fast each file reads (pp) and writes (tg).", tables.speed_tables),
+    ("shape", "Before the download", "What a model of this geometry will do on this device.", tables.shape_tables),
+    ("kernels", "Kernels", "How near each type's kernels come to this machine's limits.", tables.kernel_tables),
+    ("energy", "Energy", "What a token costs in joules, and how warm the machine grows.", tables.energy_tables),
+    ("files", "Files", "Which files these figures belong to.", tables.files_table),
+)  # fmt: skip
+FADINHO = (
+    "Fadinho is a model of 7.6 million parameters made to test this project. Its figures prove the method; they say "
+    "nothing about AMÁLIA's quality."
+)
+SYNTHETIC = "Figures marked “random weights” are of files in a model's geometry without its training: they tell speed and memory, not quality."  # fmt: skip
+PREDICTED = "Figures under “Predictions” were computed, not measured."
 
 
-def machine_lines(machine: Machine, rows: Sequence[Row]) -> list[str]:
-    """Name the machine and the library the figures belong to."""
-    threads = ", ".join(dict.fromkeys(f"{row['n_threads']}" for row in rows))
-    lines = [f"{machine.cpu}, {machine.cores} cores, {megabytes(machine.memory)}; threads used: {threads}"]
-    lines += [text for text in (machine.board, ", ".join(machine.gpus)) if text]
-    for row in rows[:1]:
-        built = f" built by {row['compiler']}" if row["compiler"] else ""
-        lines.append(f"{row['build_commit']}{built}: {row['features']}")
-    return lines
+@dataclass(frozen=True)
+class Section:
+    name: str
+    title: str
+    lead: str
+    tables: tuple[Table, ...]
 
 
-def table(rows: Sequence[Row], machine: Machine) -> RenderableType:
-    """Lay rows out for a person; a model's size, loading and memory stand in its first row only."""
-    grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    grid.add_column("model", overflow="fold")
-    for heading in ("size", "load", "memory"):
-        grid.add_column(heading, justify="right", no_wrap=True)
-    grid.add_column("test", no_wrap=True)
-    grid.add_column("decode t/s", justify="right", no_wrap=True)
-    grid.add_column("engine t/s", justify="right", no_wrap=True)
-    before = ""
-    for row in sorted(rows, key=lambda row: _order(rows, row)):
-        same, before = row["model_filename"] == before, row["model_filename"]
-        facts = ("", "", "", "") if same else (_model(row), megabytes(row["model_size"]), _seconds(row["load_s"]), megabytes(row["peak_rss"]))  # fmt: skip
-        rates = (rate(row["avg_ts"], row["stddev_ts"]), rate(row["engine_ts"], row["engine_stddev_ts"]))
-        grid.add_row(*facts, row["test"], *rates)
-    note = (
-        f"\nmean ± standard deviation of {_repetitions(rows)}\n"
-        "decode: llama_decode alone, as llama-bench measures; engine: sampling and text included"
+@dataclass(frozen=True)
+class Report:
+    title: str
+    notes: tuple[str, ...]
+    sections: tuple[Section, ...]
+    places: tuple[tuple[str, str], ...]  # machine and library; what is compiled in
+    measured: str  # from when to when
+
+
+def make_report(rows: Sequence[Row]) -> Report:
+    """Put rows together, of what was measured twice the later; a section nothing was measured for is absent."""
+    rows = latest(rows)
+    found = [Section(name, title, lead, tuple(make(rows))) for name, title, lead, make in SECTIONS]
+    models = dict.fromkeys(model_of(row) for row in rows if row["kind"] not in ("kernels", "bandwidth"))
+    days = sorted(str(row["test_time"])[:10] for row in rows if row.get("test_time"))
+    notes = [
+        FADINHO if any(map(is_fadinho, rows)) else "",
+        SYNTHETIC if any(map(is_synthetic, rows)) else "",
+        PREDICTED if any(row.get("prediction") for row in rows) else "",
+    ]
+    return Report(
+        title="Measured: " + (", ".join(models) or "this machine"),
+        notes=tuple(filter(None, notes)),
+        sections=tuple(section for section in found if section.tables),
+        places=tuple((str(where), where.features) for where in dict.fromkeys(map(place, rows))),
+        measured="" if not days else days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}",
     )
-    return Group(*(Text(line) for line in machine_lines(machine, rows)), Text(), grid, Text(note))
 
 
-def _order(rows: Sequence[Row], row: Row) -> int:
-    """Keep a model's rows together, in the order in which the models were given."""
-    return [other["model_filename"] for other in rows].index(row["model_filename"])
+def markdown(report: Report) -> str:
+    """Render a report for a README or a terminal; what stands in a record is text there too."""
+    lines = [f"# {_text(report.title)}", ""]
+    lines += [line for note in report.notes for line in (f"> {_text(note)}", "")]
+    for section in report.sections:
+        lines += [f"## {_text(section.title)}", "", _text(section.lead), ""]
+        for table in section.tables:
+            lines += [markdown_table(table, section.title), ""]
+    lines += ["## Machines", "", *(f"- {_text(where)}" + f": {_text(features)}" * bool(features) for where, features in report.places)]  # fmt: skip
+    return "\n".join([*lines, "", *[f"Measured {report.measured}."] * bool(report.measured)]).rstrip() + "\n"
 
 
-def _repetitions(rows: Sequence[Row]) -> str:
-    count = max((len(row["samples_ts"]) for row in rows), default=0)
-    return f"{count} run{'s' * (count != 1)}"
+def markdown_table(table: Table, above: str = "") -> str:
+    heads = "| " + " | ".join(map(_text, table.headings)) + " |"
+    rule = (
+        "| " + " | ".join("---" if at == 0 or table.is_text(at) else "---:" for at in range(len(table.headings))) + " |"
+    )
+    lines = ["| " + " | ".join(map(_text, line)) + " |" for line in table.lines]
+    below = " ".join(filter(None, (f"{table.place}." if table.place else "", table.note)))
+    title = [] if table.title == above else [f"**{_text(table.title)}**", ""]
+    return "\n".join([*title, heads, rule, *lines, *["", _text(below)] * bool(below)])
 
 
-def _model(row: Row) -> str:
-    return Path(row["model_filename"]).stem
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
-
-
-def rate(mean: float, stdev: float) -> str:
-    """Give a rate with its spread, in as many digits as it bears: 18.52 ± 0.04, 221.3 ± 1.2, 12345 ± 67."""
-    digits = 2 if mean < 100 else 1 if mean < 1000 else 0
-    return f"{mean:.{digits}f} ± {stdev:.{digits}f}"
-
-
-def markdown(rows: Sequence[Row], machine: Machine) -> str:
-    """Give llama-bench's Markdown columns, then ours, and the machine below."""
-    headings = ("model", "size", "params", "backend", "threads", "test", "t/s", "engine t/s", "load", "memory")
-    lines = ["| " + " | ".join(headings) + " |", "| --- " + "| ---: " * (len(headings) - 1) + "|"]
-    for row in rows:
-        cells = (
-            _model(row).replace("|", "\\|"),
-            megabytes(row["model_size"]),
-            f"{row['model_n_params'] / 1e6:.2f} M",
-            row["backends"],
-            f"{row['n_threads']}",
-            row["test"],
-            rate(row["avg_ts"], row["stddev_ts"]),
-            rate(row["engine_ts"], row["engine_stddev_ts"]),
-            _seconds(row["load_s"]),
-            megabytes(row["peak_rss"]),
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *machine_lines(machine, rows)])
-
-
-def comma_separated(rows: Sequence[Row]) -> str:
-    """Give one line per row, without the lists of samples, every value quoted, as llama-bench does."""
-    text = io.StringIO()
-    names = [name for name in (rows[0] if rows else ()) if name not in SAMPLES]
-    text.write(",".join(names) + "\n")
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerows([row[name] for name in names] for row in rows)
-    return text.getvalue().rstrip("\n")
-
-
-def json_array(rows: Sequence[Row]) -> str:
-    return json.dumps(list(rows), indent=2, ensure_ascii=False)
-
-
-def json_lines(rows: Sequence[Row]) -> str:
-    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+def _text(text: str) -> str:
+    """Write text that Markdown takes for nothing else."""
+    told = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\\", "\\\\")
+    for letter in "|*_`[]#~!":
+        told = told.replace(letter, f"\\{letter}" if letter in "|*`~" or (letter in "[]" and "](" in told) else letter)
+    return told

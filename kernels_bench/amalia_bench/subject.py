@@ -21,6 +21,7 @@ from amalia_bench.machine import loaded_library, peak_memory
 from amalia_bench.speed import Case, Facts, SpeedConfig, Turn
 from amalia_edge import errors, native
 from amalia_edge.context import Context
+from amalia_edge.engine import Sequence
 from amalia_edge.errors import AmaliaError, BenchError
 from amalia_edge.model import Model
 from amalia_edge.sampler import SamplingConfig
@@ -107,6 +108,11 @@ def serve(connection: "Connection[Any, Any]", path: Path, config: SpeedConfig) -
             connection.send(_Failure(type(error).__name__, error.where, error.found, error.advice))
 
 
+def _warm_up(case: Case) -> Case:
+    """Give what brings the same kernels and buffers into memory, in less time."""
+    return dataclasses.replace(case, generated=min(case.generated, 2))
+
+
 class LocalSubject:
     """A model in this process: an engine, and beside it a bare context for decode alone."""
 
@@ -119,14 +125,16 @@ class LocalSubject:
         try:
             self._engine = self._model.engine
             load_s = time.perf_counter() - started
+            deepest = max(case.depth for case in config.cases)
+            self._before = self._ids(deepest)  # what is read before a test at some depth: always the same
             for case in config.cases:
-                self._generate(case if case.prompt else Case(generated=2))
+                self._generate(_warm_up(case))
             peak_rss = peak_memory()  # before the bare context, which no user of the engine has
             context = config.context - 1
             self._bare = Context(self._model.pointer, context, self._model.threads, config.load)
-            self._room = min(config.load.batch, context)
+            self._room, self._filled = min(config.load.batch, context), 0
             for case in config.cases:
-                self._decode(case if case.prompt else Case(generated=1))
+                self._decode(_warm_up(case))
         except BaseException:
             self.close()
             raise
@@ -134,20 +142,17 @@ class LocalSubject:
         self.facts = self._facts(path, load_s, peak_rss)
 
     def _facts(self, path: Path, load_s: float, peak_rss: int) -> Facts:
-        header, description = self._model.header, ctypes.create_string_buffer(128)
+        description = ctypes.create_string_buffer(128)
         self._library.llama_model_desc(self._model.pointer, description, len(description))
         return Facts(
             path=path,
             description=description.value.decode("utf-8", "replace"),
-            name=header.name,
-            level=header.level,
-            nbytes=header.weight_bytes,
-            parameters=header.parameters,
+            header=self._model.header,
             threads=self._model.threads,
-            batch=self._room,
             load_s=load_s,
             peak_rss=peak_rss,
             library=loaded_library(),
+            on_gpu=self._model.config.gpu_layers != 0,
         )
 
     def measure(self, case: Case) -> Turn:
@@ -162,38 +167,64 @@ class LocalSubject:
         """Draw random tokens after the one that begins a text, as llama-bench does."""
         vocabulary = self._model.vocabulary
         ids = [self._random.randrange(vocabulary.size) for _ in range(count)]
-        return [vocabulary.begin, *ids[1:]] if vocabulary.adds_begin else ids
+        return [vocabulary.begin, *ids[1:]] if vocabulary.adds_begin and ids else ids
 
     def _decode(self, case: Case) -> Sample:
-        """Time llama_decode and nothing else: the prompt in batches, or one random token after another."""
+        """Time llama_decode and nothing else: the prompt in batches, then one random token after another."""
         assert self._bare is not None
-        ids, batch = self._ids(case.tokens), self._room if case.prompt else 1
-        self._bare.truncate(0)
-        self._bare.decode(ids[:1], 0)  # wakes the threads: in llama-bench they are awake from the run before
+        ids = self._ids(case.tokens)
+        self._fill(case.depth)
+        self._bare.decode(ids[:1], case.depth)  # wakes the threads: in llama-bench they are awake from the run before
         self._library.llama_synchronize(self._bare.pointer)
-        self._bare.truncate(0)
+        self._fill(case.depth)
         started = time.perf_counter_ns()
-        for start in range(0, len(ids), batch):
-            self._bare.decode(ids[start : start + batch], start)
-            if case.generated:
-                self._library.llama_synchronize(self._bare.pointer)  # a GPU answers before it is done
+        self._read(ids[: case.prompt], case.depth)
+        for position, token in enumerate(ids[case.prompt :], case.depth + case.prompt):
+            self._bare.decode([token], position)
+            self._library.llama_synchronize(self._bare.pointer)  # a GPU answers before it is done
         self._library.llama_synchronize(self._bare.pointer)
-        return Sample(len(ids), time.perf_counter_ns() - started)
+        elapsed = time.perf_counter_ns() - started
+        self._filled = case.depth
+        return Sample(len(ids), elapsed)
+
+    def _fill(self, depth: int) -> None:
+        """Have `depth` tokens in the memory and none behind them; those that are there already stay, where they can."""
+        assert self._bare is not None
+        kept = min(self._filled, depth)
+        if not self._bare.truncate(kept):  # recurrent models cannot forget a part
+            self._bare.truncate(0)
+            kept = 0
+        self._read(self._before[kept:depth], kept)
+        self._filled = depth
+
+    def _read(self, ids: list[int], start: int) -> None:
+        assert self._bare is not None
+        for done in range(0, len(ids), self._room):
+            self._bare.decode(ids[done : done + self._room], start + done)
 
     def _generate(self, case: Case) -> tuple[Sample, int]:
         """Time the engine as people use it, from the ids to the last piece of text, and its first token."""
-        ids = self._ids(case.prompt or 1)
-        sampling = SamplingConfig(temperature=0, limit=case.generated or 1, ignore_end=True)
-        first, text = 0, []
+        before = self._before[: case.depth]
+        if before:  # the engine then finds them in its memory, as the conversation so far
+            self._run(before, 1)
+        ids = [*before, *self._ids(case.prompt or 1)]
         started = time.perf_counter_ns()
-        sequence = self._engine.submit(ids, sampling)
-        for piece in self._engine.stream(sequence):
-            first = first or time.perf_counter_ns() - started
-            text.append(piece.text)
-        elapsed = time.perf_counter_ns() - started
+        sequence, first = self._run(ids, case.generated or 1)
+        elapsed, first = time.perf_counter_ns() - started, first - started
         # The token a text begins with may still be in the cache from the run before: it was not read, and is not counted.
-        read = case.prompt - sequence.reused
-        return Sample(read if case.prompt else sequence.generated, elapsed), first
+        read = len(ids) - sequence.reused if case.prompt else 0
+        if sequence.reused < case.depth and not case.prompt:  # a model that cannot forget read all of them again
+            return Sample(max(1, sequence.generated - 1), elapsed - first), first
+        return Sample(read + (sequence.generated if case.generated else 0), elapsed), first
+
+    def _run(self, ids: list[int], limit: int) -> tuple[Sequence, int]:
+        """Have the engine answer to the end; give when its first piece came."""
+        sequence = self._engine.submit(ids, SamplingConfig(temperature=0, limit=limit, ignore_end=True))
+        first, text = 0, []
+        for piece in self._engine.stream(sequence):
+            first = first or time.perf_counter_ns()
+            text.append(piece.text)
+        return sequence, first
 
     def close(self) -> None:
         if self._bare is not None:

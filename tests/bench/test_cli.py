@@ -1,17 +1,30 @@
 """`amalia bench speed` from the outside."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click import BadParameter
+from click import Abort, BadParameter
 from click.testing import CliRunner, Result
 
-from amalia_bench.cli import bench
+from amalia_bench.cli.door import bench
+from amalia_bench.machine import Machine
+from amalia_bench.records import Row, append, read
+from amalia_bench.speed import Surroundings
+from amalia_bench.speed_row import speed_record
 from amalia_edge.errors import ModelNotFound, UsageError
 
+from .conftest import IDENTITY, measurement
+
 QUICK = ("-p", "8", "-n", "4", "-r", "2", "-t", "1")
+
+
+@pytest.fixture(autouse=True)
+def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring a machine's bandwidth takes seconds, and is tested by itself."""
+    monkeypatch.setattr("amalia_bench.speed_run.here", lambda _: Surroundings(bandwidth=lambda threads: 20.0 * threads))
 
 
 def speed(*words: str) -> Result:
@@ -37,6 +50,7 @@ def test_the_json_switch_gives_the_envelope(tiny: Path) -> None:
     assert (told["schema"], told["command"]) == (1, "bench speed")
     assert told["result"]["machine"]["cores"] >= 1
     assert [row["test"] for row in told["result"]["rows"]] == ["pp8"]
+    assert told["result"]["advice"].endswith(".")
 
 
 def test_settings_reach_libllama_and_the_record(tiny: Path) -> None:
@@ -76,3 +90,65 @@ def test_a_count_that_is_none_is_refused(tiny: Path) -> None:
 def test_an_unknown_cache_type_is_refused_before_anything_is_loaded(tiny: Path) -> None:
     with pytest.raises(UsageError, match="cache_keys"):
         speed(str(tiny), *QUICK, "-ctk", "f8")
+
+
+def test_lists_of_settings_give_a_row_for_each_combination(tiny: Path) -> None:
+    rows = rows_of(str(tiny), *QUICK, "-n", "0", "-t", "1,2", "-d", "0,16")
+    told = {(row["n_threads"], row["n_depth"]) for row in rows}
+    assert told == {(threads, depth) for threads in (1, 2) for depth in (0, 16)}
+
+
+def test_a_prompt_and_an_answer_together_are_one_test(tiny: Path) -> None:
+    (row,) = rows_of(str(tiny), *QUICK, "-p", "0", "-n", "0", "-pg", "8,4")
+    assert (row["n_prompt"], row["n_gen"], row["test"]) == (8, 4, "pp8+tg4")
+
+
+def test_a_pair_of_one_is_refused(tiny: Path) -> None:
+    with pytest.raises(BadParameter, match="512,128"):
+        speed(str(tiny), "-pg", "512")
+
+
+def test_every_measurement_is_in_the_file_of_records(tiny: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "run.jsonl"
+    rows = rows_of(str(tiny), *QUICK, "--records", str(keep))
+    assert read(keep) == rows
+    assert rows[1]["read_gbps"] == 20
+    assert rows[1]["roofline_share"] > 0
+
+
+def test_resume_measures_only_what_is_missing(tiny: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "run.jsonl"
+    (first,) = rows_of(str(tiny), *QUICK, "-n", "0", "--records", str(keep))
+    done = speed(str(tiny), *QUICK, "--records", str(keep), "--resume", "--json")
+    rows = json.loads(done.stdout)["result"]["rows"]
+    assert rows[0] == first
+    assert [row["test"] for row in read(keep)] == ["pp8", "tg4"]
+
+
+def test_resume_without_a_file_says_which_option_it_needs(tiny: Path) -> None:
+    with pytest.raises(UsageError, match="--records"):
+        speed(str(tiny), "--resume")
+
+
+def test_what_was_measured_before_ctrl_c_is_shown_and_kept(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(wanted: object, machine: Machine, *, keep: Path, **_: object) -> Iterator[Row]:
+        row = speed_record(measurement(), machine, IDENTITY)
+        append(keep, row)
+        yield row
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amalia_bench.speed_run.run_speed", interrupted)
+    keep = tmp_path / "run.jsonl"
+    done = CliRunner().invoke(bench, ["speed", str(tiny), "--records", str(keep)], standalone_mode=False)
+    assert isinstance(done.exception, (KeyboardInterrupt, Abort)) or done.exit_code
+    assert "tg128" in done.stdout
+    assert "--resume" in done.stderr
+    assert len(read(keep)) == 1
+
+
+def test_the_last_line_is_a_sentence_to_act_on(tiny: Path) -> None:
+    last = speed(str(tiny), *QUICK).stdout.strip().splitlines()[-1]
+    assert last.startswith(tiny.stem)
+    assert last.endswith(".")

@@ -1,73 +1,66 @@
-"""A measurement as a row with llama-bench's names."""
+"""Records: lines that are whole or absent, and those of another version."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from amalia_bench.machine import Machine
-from amalia_bench.records import speed_row
-from amalia_bench.speed import Case
+from amalia_bench.records import FORMAT, Row, append, read, record
+from amalia_edge.errors import BenchError
 
-from .conftest import measurement
-
-# test::get_fields() in llama.cpp's tools/llama-bench/llama-bench.cpp, as far as they mean something here
-LLAMA_BENCH = [
-    "build_commit",
-    "cpu_info",
-    "gpu_info",
-    "backends",
-    "model_filename",
-    "model_type",
-    "model_size",
-    "model_n_params",
-    "n_batch",
-    "n_ubatch",
-    "n_threads",
-    "type_k",
-    "type_v",
-    "n_gpu_layers",
-    "flash_attn",
-    "n_prompt",
-    "n_gen",
-    "n_depth",
-    "test_time",
-    "avg_ns",
-    "stddev_ns",
-    "avg_ts",
-    "stddev_ts",
-    "samples_ns",
-    "samples_ts",
-]
+from .conftest import IDENTITY, LIBRARY
 
 
-def test_llama_benchs_fields_come_first_in_its_order(machine: Machine) -> None:
-    assert list(speed_row(measurement(), machine))[: len(LLAMA_BENCH)] == LLAMA_BENCH
+@pytest.fixture
+def row(machine: Machine) -> Row:
+    return record("speed", {"test": "tg128", "samples": (1, 2)}, machine, LIBRARY, IDENTITY)
 
 
-def test_avg_ts_is_decode_alone_and_engine_ts_the_engine(machine: Machine) -> None:
-    row = speed_row(measurement(), machine)
-    assert row["samples_ts"] == [128, 64]
-    assert row["avg_ts"] == 96
-    assert row["stddev_ts"] == pytest.approx(45.2548)
-    assert (row["engine_ts"], row["engine_stddev_ts"], row["samples_engine_ts"]) == (64, 0, [64, 64])
+def test_what_was_appended_is_read_back_in_order(row: Row, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "run.jsonl"
+    append(file, row)
+    append(file, row | {"test": "pp512"})
+    assert [found["test"] for found in read(file)] == ["tg128", "pp512"]
+    assert read(file)[0] == row
 
 
-def test_times_are_whole_nanoseconds(machine: Machine) -> None:
-    row = speed_row(measurement(), machine)
-    assert (row["avg_ns"], row["stddev_ns"]) == (1_500_000_000, 707_106_781)
+def test_a_record_says_what_it_belongs_to(row: Row) -> None:
+    assert (row["amalia_format"], row["kind"], row["model"]["name"]) == (FORMAT, "speed", "toy")
+    assert (row["machine"]["cpu"], row["library"]["compiler"]) == ("A CPU", "zig 0.16.0")
 
 
-def test_a_prompt_row_and_a_generation_row_are_told_apart(machine: Machine) -> None:
-    prompt, generated = (speed_row(measurement(case), machine) for case in (Case(prompt=512), Case(generated=128)))
-    assert (prompt["n_prompt"], prompt["n_gen"], prompt["test"]) == (512, 0, "pp512")
-    assert (generated["n_prompt"], generated["n_gen"], generated["test"]) == (0, 128, "tg128")
+def test_half_a_line_at_the_end_is_left_out_and_closed_by_the_next(row: Row, tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    append(file, row)
+    with file.open("a") as half:
+        half.write('{"amalia_format": 2, "ki')
+    assert len(read(file)) == 1
+    append(file, row)
+    with pytest.raises(BenchError, match="line 2"):
+        read(file)
 
 
-def test_settings_are_recorded_as_llama_bench_writes_them(machine: Machine) -> None:
-    row = speed_row(measurement(), machine)
-    assert (row["type_k"], row["type_v"], row["flash_attn"]) == ("q8_0", "f16", 1)
+def test_a_line_that_is_no_record_is_named(row: Row, tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    file.write_text(json.dumps(row) + "\n[1, 2]\n" + json.dumps(row) + "\n")
+    with pytest.raises(BenchError, match="line 2: not a record"):
+        read(file)
 
 
-def test_a_row_is_plain_json(machine: Machine) -> None:
-    row = speed_row(measurement(), machine)
-    assert json.loads(json.dumps(row)) == row
+def test_a_record_of_a_newer_format_is_refused(row: Row, tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    append(file, row | {"amalia_format": FORMAT + 1})
+    with pytest.raises(BenchError, match=f"format {FORMAT + 1}.*update"):
+        read(file)
+
+
+def test_a_record_of_format_1_is_one_of_speed(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    append(file, {"amalia_format": 1, "test": "tg128"})
+    assert read(file)[0]["kind"] == "speed"
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"absent\.jsonl: No such file"):
+        read(tmp_path / "absent.jsonl")

@@ -14,7 +14,9 @@ from amalia_edge.errors import BenchError, ModelCorrupt
 from amalia_edge.model import LoadConfig
 from amalia_edge.sampler import SamplingConfig
 
-CONFIG = SpeedConfig(prompts=(12,), generations=(30,), load=LoadConfig(threads=1, batch=8))
+CONFIG = SpeedConfig(
+    prompts=(12,), generations=(30,), pairs=((12, 30),), depths=(0, 20), load=LoadConfig(threads=1, batch=8)
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,49 @@ def test_a_prompts_token_that_was_still_in_the_cache_is_not_counted_as_read(loca
     assert (turn.decode.tokens, turn.engine.tokens) == (12, 11)
 
 
+def test_a_prompt_and_an_answer_together_count_both(local: LocalSubject) -> None:
+    local.measure(Case(prompt=12))
+    turn = local.measure(Case(12, 30))
+    assert (turn.decode.tokens, turn.engine.tokens) == (42, 41)  # the engine had <s> in its memory
+
+
+@pytest.mark.parametrize("case", [Case(prompt=12, depth=20), Case(generated=30, depth=20), Case(12, 30, 20)], ids=str)
+def test_what_lies_before_a_test_at_some_depth_is_not_counted(local: LocalSubject, case: Case) -> None:
+    turn = local.measure(case)
+    assert turn.decode.tokens == turn.engine.tokens == case.tokens
+
+
+def test_at_a_depth_the_memory_holds_it_and_the_test_begins_there(local: LocalSubject) -> None:
+    seen: list[int] = []
+    assert local._bare is not None
+    decode = local._bare.decode
+    local._bare.decode = lambda ids, start: seen.extend(range(start, start + len(ids))) or decode(ids, start)  # type: ignore[method-assign, assignment, func-returns-value]
+    try:
+        local._decode(Case(prompt=12))
+        seen.clear()
+        local._decode(Case(generated=3, depth=20))
+        assert seen == [*range(20), 20, 20, 21, 22]  # filled, one to wake the threads, then the test
+        seen.clear()
+        local._decode(Case(generated=3, depth=20))
+        assert seen == [20, 20, 21, 22]  # it is still there
+    finally:
+        local._bare.decode = decode  # type: ignore[method-assign]
+
+
+def test_a_model_that_cannot_forget_a_part_is_filled_again(local: LocalSubject) -> None:
+    assert local._bare is not None
+    truncate, kept = local._bare.truncate, []
+    local._bare.truncate = lambda keep: not keep and truncate(keep)  # type: ignore[method-assign, assignment]
+    try:
+        local._filled = 20
+        local._fill(20)
+        kept.append(local._filled)
+        assert local._decode(Case(generated=3, depth=20)).tokens == 3
+    finally:
+        local._bare.truncate = truncate  # type: ignore[method-assign]
+    assert kept == [20]
+
+
 def test_the_first_token_comes_before_the_last(local: LocalSubject) -> None:
     turn = local.measure(Case(generated=30))
     assert 0 < turn.first_token_ns < turn.engine.ns
@@ -65,7 +110,8 @@ def test_a_child_tells_what_it_loaded(remote: RemoteSubject, tiny: Path) -> None
     assert "Q8_0" in found.description
     assert found.load_s > 0
     assert found.peak_rss > tiny.stat().st_size
-    assert found.nbytes < tiny.stat().st_size
+    assert found.header.weight_bytes < tiny.stat().st_size
+    assert not found.on_gpu
     assert found.library.backends[0] == "CPU"
 
 

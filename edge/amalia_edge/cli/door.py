@@ -20,6 +20,7 @@ EXTRAS = {
     "sentencepiece": "convert",
     "tokenizers": "convert",
     "llguidance": "schema",
+    "matplotlib": "bench",
 }  # packages the base install leaves out
 
 

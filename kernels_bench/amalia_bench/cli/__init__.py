@@ -1,0 +1,1 @@
+"""The command line of this room, one file for each command."""

@@ -1,0 +1,96 @@
+"""`amalia bench variety`: build a config, call one function, print."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from amalia_bench import records, variety_table
+from amalia_bench.machine import this_machine
+from amalia_bench.margins import PROMPTS
+from amalia_bench.pairs import read_pairs
+from amalia_bench.variety import VarietyConfig, measure_variety, steps
+from amalia_edge import __version__
+from amalia_edge.console import emit, err, progress
+from amalia_edge.errors import UsageError
+from amalia_edge.store import find
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("base")
+@click.argument("levels", nargs=-1)
+@click.option("--pairs", "pairs_at", type=click.Path(path_type=Path, exists=True), help="Your own pairs: a file or folder.")  # fmt: skip
+@click.option(
+    "--prompt",
+    type=click.Choice((*PROMPTS, "both")),
+    default="both",
+    show_default=True,
+    help="Bare text, or an answer under the default system prompt.",
+)
+@click.option(
+    "--answers",
+    metavar="N",
+    default=VarietyConfig.answers,
+    show_default=True,
+    help="Also answer N everyday questions and count Brazilian markers.",
+)
+@click.option(
+    "-t", "--threads", type=int, envvar="LLAMA_ARG_THREADS", show_envvar=True, help="Threads. [default: physical cores]"
+)
+@click.option(
+    "-ngl",
+    "--n-gpu-layers",
+    "gpu_layers",
+    default=VarietyConfig.gpu_layers,
+    envvar="LLAMA_ARG_N_GPU_LAYERS",
+    show_envvar=True,
+    help="Layers on the GPU; -1: all.",
+)
+@click.option("--records", "records_at", type=click.Path(path_type=Path), help="Append each measurement to FILE.")
+@click.option("--resume", is_flag=True, help="Take over what --records FILE already holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: {schema, command, result}.")
+@click.version_option(__version__, prog_name="amalia")
+def variety(
+    base: str,
+    levels: tuple[str, ...],
+    pairs_at: Path | None,
+    prompt: str,
+    answers: int,
+    threads: int | None,
+    gpu_layers: int,
+    records_at: Path | None,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Measure whether LEVELs of a model are drawn towards Brazilian Portuguese, beside BASE.
+
+    BASE and LEVEL are GGUF files or stored names. Minimal pairs are scored; see kernels_bench.
+    """
+    if resume and records_at is None:
+        raise UsageError("--resume", "no --records FILE", "say which file holds what was measured")
+    known = records.read(records_at) if resume and records_at and records_at.exists() else []
+    config = VarietyConfig(
+        prompts=PROMPTS if prompt == "both" else (prompt,), answers=answers, threads=threads, gpu_layers=gpu_layers
+    )
+    paths, pairs, rows = [find(name) for name in (base, *levels)], read_pairs(pairs_at), []
+    ended = 0
+    try:
+        with progress("scoring", steps(paths, pairs, config), in_bytes=False) as bar:
+            for row, fresh in measure_variety(paths, pairs, config, this_machine(), known, bar.advance):
+                rows.append(row)
+                if fresh and records_at:
+                    records.append(records_at, row)
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        ended = INTERRUPTED
+        err.print("Interrupted: what was measured so far follows; --records FILE with --resume goes on from there.")
+    if as_json:
+        emit("bench variety", {"rows": rows})
+    else:
+        screen = Console(width=None if len(levels) > 4 else variety_table.WIDTH, highlight=False)
+        screen.print(variety_table.table(rows))
+        screen.print(f"\n{variety_table.sentence(rows)}", soft_wrap=True)
+    return ended

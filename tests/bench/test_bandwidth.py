@@ -1,0 +1,100 @@
+"""Memory read bandwidth."""
+
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amalia_bench import bandwidth
+from amalia_bench.bandwidth import Readers, buffer_size, measure_bandwidth, typical
+from amalia_edge.errors import BenchError
+
+NBYTES = 48 << 20
+LOOP = Path(__file__).parents[2] / "kernels_bench/checks/read.c"
+
+
+def machine(root: Path, available: int, cache: str) -> Path:
+    (root / "proc").mkdir()
+    (root / "proc/meminfo").write_text(f"MemTotal: {available // 1024} kB\nMemAvailable: {available // 1024} kB\n")
+    folder = root / "sys/devices/system/cpu/cpu0/cache/index3"
+    folder.mkdir(parents=True)
+    for name, text in {"level": "3", "size": cache, "shared_cpu_list": "0", "type": "Unified"}.items():
+        (folder / name).write_text(text)
+    return root
+
+
+def test_the_buffer_is_many_times_the_caches(tmp_path: Path) -> None:
+    assert buffer_size(machine(tmp_path, 64 << 30, "491520K")) == 8 * 491520 * 1024
+
+
+def test_small_caches_are_no_reason_for_a_small_buffer(tmp_path: Path) -> None:
+    assert buffer_size(machine(tmp_path, 64 << 30, "4M")) == 1 << 30
+
+
+def test_the_buffer_takes_at_most_a_quarter_of_what_is_available(tmp_path: Path) -> None:
+    assert buffer_size(machine(tmp_path, 2 << 30, "491520K")) == 512 << 20
+
+
+def test_too_little_memory_is_said_and_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="100 MiB of memory available; free 256 MiB"):
+        buffer_size(machine(tmp_path, 100 << 20, "4M"))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_byte_is_read_in_every_pass(threads: int) -> None:
+    with Readers(1 << 20, threads) as readers:
+        rng = np.random.default_rng(1)
+        readers._parts[:] = rng.integers(0, 1 << 63, readers._parts.shape, np.uint64)
+        once = np.bitwise_xor.reduce(readers._parts, axis=1)
+        readers.read()
+        assert (readers.folded == once).all()
+        readers.read(2)  # two more passes cancel each other
+        assert (readers.folded == once).all()
+        readers.read(1)
+        assert (readers.folded == 0).all()
+
+
+def test_what_is_not_a_whole_number_of_words_is_left_out() -> None:
+    with Readers(1000, 3) as readers:
+        assert readers.nbytes == 984
+        assert len(readers._parts) == 3
+
+
+def test_no_thread_measures_nothing() -> None:
+    with pytest.raises(BenchError, match="0 threads; give at least one"):
+        Readers(NBYTES, 0)
+
+
+def test_the_slower_half_of_the_samples_is_left_out() -> None:
+    assert typical([10.0, 1.0, 12.0, 2.0, 11.0]) == 11.0
+    assert typical([5.0]) == 5.0
+
+
+def test_it_agrees_with_its_own_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bandwidth, "buffer_size", lambda: NBYTES)
+    found = measure_bandwidth(1, seconds=0.1)
+    assert found.threads == 1
+    assert found.nbytes == NBYTES
+    assert len(found.samples_gbps) >= 5
+    assert min(found.samples_gbps) <= found.read_gbps <= max(found.samples_gbps)
+
+
+def test_a_plain_c_loop_finds_a_like_figure(tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    program = tmp_path / "read"
+    built = subprocess.run([compiler, "-O3", "-march=native", "-pthread", "-o", program, LOOP], capture_output=True)
+    if built.returncode:
+        pytest.skip("the C compiler cannot build a program for this processor")
+    ours, theirs = [], []
+    with Readers(NBYTES, 1) as readers:
+        for _ in range(4):
+            ours += [NBYTES / readers.read() / 1e9 for _ in range(3)]
+            done = subprocess.run([program, "1", str(NBYTES), "3"], capture_output=True, text=True, check=True)
+            theirs += [float(line) for line in done.stdout.split()]
+    assert all(math.isfinite(figure) and figure > 0 for figure in ours + theirs)
+    assert 0.5 < max(ours) / max(theirs) < 2

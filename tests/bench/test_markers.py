@@ -1,0 +1,139 @@
+"""The marker counter finds what is Brazilian and leaves European homographs alone."""
+
+import pytest
+
+from amalia_bench.markers import KINDS, RULES, Marker, count, read_rules
+from amalia_edge.errors import BenchError
+
+CLASSES = """
+[classes]
+fruit = '(pera|figo)'
+
+[clauses]
+subordinators = 'que'
+attractors = 'não'
+prepositions = 'de'
+coordinators = 'e'
+verbs = 'é'
+openers = 'o'
+past = 'foi'
+"""
+
+
+def found(text: str) -> list[tuple[str, str]]:
+    return [(marker.kind, marker.text) for marker in count(text)]
+
+
+@pytest.mark.parametrize(
+    "text, kind, marker",
+    [
+        ("O ônibus atrasou-se.", "lexicon", "ônibus"),
+        ("Guarde o arquivo numa pasta do computador.", "lexicon", "arquivo"),
+        ("A senha do e-mail é fácil de adivinhar.", "lexicon", "senha"),
+        ("O guia nos mostrou a cela.", "clitics", "nos mostrou"),
+        ("A palavra se escreve com acento.", "clitics", "se escreve"),
+        ("Vou te mostrar a casa.", "clitics", "Vou te mostrar"),
+        ("Me diga onde mora.", "clitics", "Me diga"),
+        ("O bebé está sempre chorando.", "progressive", "está sempre chorando"),
+        ("O vizinho vive se queixando.", "progressive", "vive se queixando"),
+        ("O pastor perdeu a ovelha e encontrou ela no vale.", "object-pronouns", "encontrou ela"),
+        ("Se você quiser, venha cedo.", "treatment", "você"),
+        ("Mora em uma casa pequena.", "contractions", "em uma"),
+        ("O ano acadêmico começa em setembro.", "spelling", "acadêmico"),
+        ("É um fato histórico.", "spelling", "fato"),
+    ],
+)
+def test_a_brazilian_marker_is_found_whole_and_in_its_kind(text: str, kind: str, marker: str) -> None:
+    assert found(text) == [(kind, marker)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "É um óleo sobre tela do século XIX.",
+        "Vestiu o fato de banho e mergulhou.",
+        "O documento está no Arquivo Nacional.",
+        "Basta tirar uma senha no balcão.",
+        "O trem de aterragem não abriu.",
+        "O barco vai andando devagar.",
+        "Vocês chegam no comboio das oito.",
+        "O rio que se divide em dois é este.",
+        "Diz-me se chove amanhã.",
+        "Todos me garantiram que era verdade.",
+        "Nos jardins do palácio há pavões.",
+        "Perguntou ela se havia lugar.",
+        "Ficou em um ou dois por cento.",
+        "A fêmea tem o estômago vazio.",
+        "Sendo assim, ficamos em casa.",
+    ],
+)
+def test_a_european_homograph_is_no_marker(text: str) -> None:
+    assert found(text) == []
+
+
+def test_a_marker_knows_its_place_in_the_text() -> None:
+    text = "Bom dia!\nO trem partiu."
+    assert count(text) == [Marker(11, 15, "trem", "lexicon")]
+
+
+def test_a_letter_that_grows_when_lowered_moves_no_place() -> None:
+    text = "İİİ: o trem partiu."
+    assert [text[marker.start : marker.end] for marker in count(text)] == ["trem"]
+
+
+def test_markers_lie_apart_and_the_longer_one_stays() -> None:
+    assert found("Falou de histórias em quadrinhos.") == [("lexicon", "histórias em quadrinhos")]
+
+
+def test_what_clears_a_word_must_stand_in_its_own_sentence() -> None:
+    assert found("Vi um quadro no museu. A tela do computador avariou.") == [("lexicon", "tela")]
+
+
+def test_a_pronoun_after_a_finished_relative_clause_is_not_drawn_by_it() -> None:
+    assert found("O vizinho que chegou ontem me chamou.") == [("clitics", "me chamou")]
+
+
+def test_a_pronoun_coordinated_inside_a_relative_clause_is_drawn() -> None:
+    assert found("O vizinho que chegou e se sentou é médico.") == []
+
+
+def test_a_text_without_words_has_no_markers() -> None:
+    assert count("") == count(" \n…") == []
+
+
+def test_every_kind_has_a_rule() -> None:
+    rules = [pair for pairs in read_rules(RULES.read_text("utf-8"), "here").by_letters.values() for pair in pairs]
+    rules += read_rules(RULES.read_text("utf-8"), "here").anywhere
+    assert {rule.kind for _, rule in rules} == set(KINDS)
+
+
+def test_a_class_stands_for_its_pattern_in_a_rule() -> None:
+    rules = read_rules(CLASSES + "[[rule]]\nkind = 'lexicon'\nfind = ['uma {fruit}']\n", "here")
+    assert [(start, end) for start, end, _ in rules.candidates("uma pera", "uma pera")] == [(0, 8)]
+
+
+@pytest.mark.parametrize(
+    "rule, wrong",
+    [
+        ("kind = 'lexico'\nfind = ['x']", "kind 'lexico'"),
+        ("kind = 'lexicon'", "find None"),
+        ("kind = 'lexicon'\nfind = ['x']\nunles = ['y']", "key 'unles'"),
+        ("kind = 'lexicon'\nfind = ['{berry}']", "no class 'berry'"),
+        ("kind = 'lexicon'\nfind = ['(x']", "(?:(x)"),
+        ("kind = 'clitics'\nfind = ['x']\nclause = 'any'", "clause 'any'"),
+    ],
+)
+def test_a_rule_that_cannot_be_read_is_named(rule: str, wrong: str) -> None:
+    with pytest.raises(BenchError, match=r"rules\.toml, rule 1") as problem:
+        read_rules(f"{CLASSES}[[rule]]\n{rule}\n", "rules.toml")
+    assert wrong in str(problem.value)
+
+
+def test_a_file_that_is_not_toml_is_named() -> None:
+    with pytest.raises(BenchError, match=r"rules\.toml: is not TOML"):
+        read_rules("[[rule", "rules.toml")
+
+
+def test_a_file_without_word_classes_of_clauses_is_named() -> None:
+    with pytest.raises(BenchError, match="clauses"):
+        read_rules("[clauses]\nverbs = 'é'\n", "rules.toml")
