@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from amalia_bench.cache import last_level_caches
 from amalia_bench.identity import Identity
 from amalia_bench.machine import Machine
 from amalia_bench.records import Row, record
@@ -93,6 +94,7 @@ def _limit(measurement: Measurement) -> dict[str, Any]:
         "read_gbps": gbps,
         "bytes_per_token": nbytes if case.generated and not case.prompt else None,
         "roofline_share": share(nbytes, measurement.decode.mean_tps, gbps) if known and gbps else None,
+        "in_cache": nbytes <= last_level_caches() if known else None,  # then memory is no limit, and the share no share
     }
 
 

@@ -87,6 +87,8 @@ def _note(rows: Sequence[Row]) -> str:
         lines.append("of limit: bytes read per token × tokens/s ÷ memory bandwidth")
     if any((row.get("roofline_share") or 0) > 1 for row in rows):
         lines.append("above 100 %: weights stay in the processor's cache, memory is no limit")
+    elif any(row.get("in_cache") for row in rows):
+        lines.append("in cache: this model fits into the processor's cache, memory is no limit")
     return "\n".join(lines)
 
 
@@ -117,7 +119,7 @@ def advice(rows: Sequence[Row]) -> str:
     share = best.get("roofline_share")
     if share is None:
         return f"{said}: run it with amalia run {best['model_filename']}."
-    if share > 1:
+    if share > 1 or best.get("in_cache"):
         return (
             f"{said} from the processor's cache: measure the model you will use, for a larger one is limited by memory."
         )
@@ -135,6 +137,8 @@ def _model(row: Row) -> str:
 
 
 def _share(row: Row) -> str:
+    if row.get("in_cache"):
+        return "in cache"
     return f"{row['roofline_share']:.0%}" if row.get("roofline_share") is not None else ""
 
 

@@ -95,7 +95,7 @@ def speed_tables(rows: Sequence[Row]) -> list[Table]:
         "threads": lambda row: str(row.get("n_threads", "")),
         "tokens/s, decode": lambda row: rate(number(row, "avg_ts"), number(row, "stddev_ts")),
         "tokens/s, engine": lambda row: rate(number(row, "engine_ts"), number(row, "engine_stddev_ts")),
-        "of the roofline": lambda row: percent(number(row, "roofline_share"), places=0),
+        "of the roofline": _of_the_roofline,
         "first token": lambda row: seconds(number(row, "first_token_s")),
         "load": lambda row: seconds(number(row, "load_s")),
         "memory": lambda row: _size(number(row, "peak_rss")),
@@ -268,6 +268,10 @@ def _answers(title: str, rows: list[Row], where: Place) -> list[Table]:
     return [_table(f"{title}: Brazilian markers in answers", columns, rows, where)] if rows else []
 
 
+def _of_the_roofline(row: Row) -> str:
+    return "in cache" if row.get("in_cache") else percent(number(row, "roofline_share"), places=0)
+
+
 def energy_tables(rows: Sequence[Row]) -> list[Table]:
     columns: dict[str, Callable[[Row], str]] = {
         "model": named,
@@ -306,7 +310,7 @@ def shape_tables(rows: Sequence[Row]) -> list[Table]:
         "size": lambda row: _size(size_of(row) or None),
         "test": lambda row: str(row.get("test", "")),
         "tokens/s": lambda row: rate(number(row, "engine_ts"), number(row, "engine_stddev_ts")),
-        "of the roofline": lambda row: percent(number(row, "roofline_share"), places=0),
+        "of the roofline": _of_the_roofline,
         "memory": lambda row: _size(number(row, "peak_rss")),
     }
     note = "Random weights in the model's own geometry: speed and memory are real, what it writes is noise."

@@ -23,7 +23,7 @@ LONG = Path("AMALIA-9B-0626-DPO-with-a-very-long-name-Q4_K_M.gguf")
 def rows(machine: Machine) -> list[dict[str, Any]]:
     cases, weather = (Case(prompt=512), Case(generated=128)), Weather(read_gbps=0.001)
     return [
-        speed_record(measurement(case, path, weather=weather), machine, IDENTITY)
+        speed_record(measurement(case, path, weather=weather), machine, IDENTITY) | {"in_cache": False}
         for case in cases
         for path in (Path("toy-Q8_0.gguf"), LONG)
     ]
@@ -84,6 +84,12 @@ def test_a_share_above_one_is_explained(rows: list[dict[str, Any]], machine: Mac
     assert "processor's cache" not in "\n".join(printed([{**row, "roofline_share": 0.9} for row in rows], machine))
 
 
+def test_of_a_model_in_the_cache_no_share_is_told(rows: list[dict[str, Any]], machine: Machine) -> None:
+    text = "\n".join(printed([{**row, "roofline_share": 0.6, "in_cache": True} for row in rows], machine))
+    assert "60%" not in text
+    assert "fits into the processor's cache" in text
+
+
 def test_another_program_stands_below_with_the_ratio_and_its_spread(rows: list[dict[str, Any]]) -> None:
     other = {"name": "llama-bench 0c1e570", "figure": "avg_ts", "avg_ts": 90.0, "stddev_ts": 1.0, "ratio": 1.0125, "ratio_stddev": 0.02}  # fmt: skip
     line = speed_table.against_line({**rows[2], "against": other})
@@ -98,6 +104,7 @@ def test_another_program_stands_below_with_the_ratio_and_its_spread(rows: list[d
         ({"roofline_share": 0.9}, "only a smaller level would write sooner"),
         ({"roofline_share": 0.5}, "50% of what this memory allows: try other -t"),
         ({"roofline_share": 1.4}, "from the processor's cache"),
+        ({"roofline_share": 0.5, "in_cache": True}, "from the processor's cache"),
         ({"roofline_share": None}, "amalia run toy-Q8_0.gguf"),
     ],
     ids=str,
