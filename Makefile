@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help setup demo test fuzz prove check lint type format wheel clean
+.PHONY: FORCE help setup demo test fuzz prove bench check lint type format wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /	/' | while IFS='	' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -31,6 +31,18 @@ fuzz: $(READY)  ## mutate GGUF headers, load and decode what passes (COUNT=10000
 prove: $(READY)  ## check the promises that take minutes: equal ids, no forged turn, valid JSON, sizes, no leak
 	for proof in greedy_equality random_cancels "forged_turns 100000" constrained_answers plan_against_libllama; do \
 		echo "== $$proof"; (cd tests && ../$(BIN)/python -m edge.$$proof) || exit 1; done
+
+RESULTS := kernels_bench/results
+BENCH_LEVELS := Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_0,Q3_K_M,Q2_K
+
+bench: $(READY)  ## measure fadinho and two shapes on this machine; render kernels_bench/results and the README's table
+	for level in Q4_K_M Q8_0; do $(BIN)/amalia bench shape amalia-9b --level $$level -n 64 -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
+	for level in Q8_0 Q6_K Q4_K_M Q4_0; do $(BIN)/amalia bench shape eurollm-1.7b --level $$level -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
+	$(BIN)/amalia bench kernels --shape amalia-9b --records $(RESULTS)/kernels.jsonl --resume
+	$(BIN)/amalia bench all fadinho --levels $(BENCH_LEVELS) --answers 50 -o $(RESULTS)
+	$(BIN)/amalia bench report $(RESULTS)/*.jsonl -o $(RESULTS)/report.html --plots $(RESULTS)/plots
+	$(BIN)/amalia bench report $(RESULTS)/*.jsonl -o $(RESULTS)/report.md
+	$(BIN)/python $(RESULTS)/readme_table.py
 
 check: lint type test  ## what CI runs
 

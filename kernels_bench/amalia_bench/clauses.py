@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 _ASIDE = re.compile(r"\([^()]*\)|[—–][^—–]*[—–]")
 _CLAUSE_END = re.compile(r"[;:(«»“”\"—–…]")
-_INFINITIVE = re.compile(r"(?<!lug)(?<!mulh)(?<!colh)(?<!m)(?<!l)(?<!p)(?<!popul)(?<!militar)[aeiôí]r$")
+_INFINITIVE = re.compile(
+    r"(?<!\blug)(?<!mulh)(?<!colh)(?<!\bm)(?<!\bl)(?<!\bp)(?<!\bb)(?<!popul)(?<!milit)(?<!açúc)(?<!\bolh)(?<!alt)"
+    r"(?<!lu)(?<!\b)(?<!famili)(?<!escol)(?<!dól)(?<!sol)(?<!pol)(?<!rad)(?<!celul)(?<!po[dm])(?<!prazer)[aeiôí]r$"
+)
 _PART = re.compile(r"\w+(?:-\w+)*")
 
 
@@ -28,6 +31,13 @@ class Clauses:
     @staticmethod
     def of(classes: dict[str, str]) -> "Clauses":
         return Clauses(**{name: re.compile(pattern, re.IGNORECASE) for name, pattern in classes.items()})
+
+    def ordinary(self, word: str) -> bool:
+        """Say whether this is one of the small words that any sentence may begin with."""
+        return any(
+            pattern.fullmatch(word)
+            for pattern in (self.subordinators, self.attractors, self.prepositions, self.coordinators, self.openers)
+        )
 
     def plain(self, sentence: str, start: int, end: int, kind: str) -> bool:
         """Say whether the pronoun at `start` stands before its verb although nothing draws it there."""

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from amalia_bench import mentions
 from amalia_bench.clauses import Clauses
 from amalia_edge.errors import BenchError
 
@@ -24,8 +25,9 @@ else:
 
 RULES = Path(__file__).parent / "portuguese" / "markers.toml"
 KINDS = ("lexicon", "clitics", "progressive", "object-pronouns", "treatment", "contractions", "spelling")
-_KEYS = {"kind", "about", "find", "only", "unless", "near", "not_near", "cased", "clause"}
+_KEYS = {"kind", "about", "find", "only", "unless", "near", "not_near", "cased", "clause", "names"}
 _CLAUSES = ("", "main", "subject")
+_WORDS = ("lexicon", "spelling")  # kinds that are a matter of single words
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[»”\"')]*\s+|\s*\n+\s*")
 _REACH = 400  # letters: what a sentence without an end, as a looping model writes, may tell about a find
 _WORD = re.compile(r"\w+")
@@ -52,6 +54,7 @@ class Rule:
     near: re.Pattern[str] | None = None  # beginnings of words: the sentence must have one
     not_near: re.Pattern[str] | None = None  # and none of these
     cased: bool = False
+    names: bool = False  # the find is itself a name, and counts inside longer ones
     clause: str = (
         ""  # "main": nothing draws the pronoun before the verb; "subject": and only a subject stands before it
     )
@@ -82,6 +85,16 @@ class Rules:
             else:
                 self.anywhere.append((pattern, rule))
 
+    def mentioned(self, rule: Rule, sentence: str, start: int, end: int) -> bool:
+        """Say whether the find is a word spoken of or part of a name."""
+        if mentions.quoted(sentence, start, end):
+            return rule.kind in _WORDS or not mentions.said(sentence, start)
+        if rule.names or rule.cased or rule.kind not in _WORDS:
+            return False
+        if rule.kind == "lexicon" and mentions.capital(sentence, start):
+            return True
+        return mentions.named(sentence, start, end, self.clauses.ordinary)
+
     def candidates(self, text: str, lowered: str) -> Iterator[tuple[int, int, Rule]]:
         """Give every find, whatever stands around it."""
         for word in _WORD.finditer(lowered):
@@ -105,6 +118,8 @@ def count(text: str) -> list[Marker]:
         first, last = max(first, start - _REACH), min(last, end + _REACH)
         sentence = text[first:last]
         if end > last or not rule.holds(sentence, start - first, end - first):
+            continue
+        if rules.mentioned(rule, sentence, start - first, end - first):
             continue
         if not rule.clause or rules.clauses.plain(sentence, start - first, end - first, rule.clause):
             found.append(Marker(start, end, text[start:end], rule.kind))
@@ -176,6 +191,7 @@ def _rule(entry: dict[str, Any], classes: dict[str, str], where: str) -> Rule:
         near=phrases("near", r"(?<!\w)", ""),
         not_near=phrases("not_near", r"(?<!\w)", ""),
         cased=entry.get("cased", False),
+        names=entry.get("names", False),
         clause=entry.get("clause", ""),
     )
 

@@ -34,12 +34,19 @@ def found(text: str) -> list[tuple[str, str]]:
         ("A palavra se escreve com acento.", "clitics", "se escreve"),
         ("Vou te mostrar a casa.", "clitics", "Vou te mostrar"),
         ("Me diga onde mora.", "clitics", "Me diga"),
+        ("Se prepare para uma subida longa.", "clitics", "Se prepare"),
+        ("Se trata de uma capela, com um teto de madeira.", "clitics", "Se trata"),
+        ("Há uma regra: se fala baixo na sala.", "clitics", "se fala"),
+        ("A aldeia onde a história se passa é pequena e o rio se divide nela.", "clitics", "se divide"),
         ("O bebé está sempre chorando.", "progressive", "está sempre chorando"),
         ("O vizinho vive se queixando.", "progressive", "vive se queixando"),
         ("O pastor perdeu a ovelha e encontrou ela no vale.", "object-pronouns", "encontrou ela"),
+        ("Retire as peças e monte elas pela ordem.", "object-pronouns", "monte elas"),
         ("Se você quiser, venha cedo.", "treatment", "você"),
         ("Mora em uma casa pequena.", "contractions", "em uma"),
         ("O ano acadêmico começa em setembro.", "spelling", "acadêmico"),
+        ("O Antônio mora perto do rio.", "spelling", "Antônio"),
+        ("A Ópera de Moscou abriu a temporada.", "spelling", "Moscou"),
         ("É um fato histórico.", "spelling", "fato"),
     ],
 )
@@ -65,10 +72,40 @@ def test_a_brazilian_marker_is_found_whole_and_in_its_kind(text: str, kind: str,
         "Ficou em um ou dois por cento.",
         "A fêmea tem o estômago vazio.",
         "Sendo assim, ficamos em casa.",
+        "Se trata de um caso urgente, ligue já.",
+        "Quer se levante cedo, quer se deite tarde, anda cansado.",
+        "Talvez compre ela o bilhete.",
+        "O banheiro içou a bandeira na praia.",
+        "Pendure três quadrinhos na parede.",
     ],
 )
 def test_a_european_homograph_is_no_marker(text: str) -> None:
     assert found(text) == []
+
+
+@pytest.mark.parametrize("words", ["«ônibus»", '"celular"', "“café da manhã”", "«Trem das Onze»"])
+def test_a_word_spoken_of_is_no_marker(words: str) -> None:
+    assert found(f"A expressão {words} é do Brasil.") == []
+
+
+def test_what_somebody_says_in_quotes_is_judged() -> None:
+    assert found("«Me diga a verdade», pediu ele.") == [("clitics", "Me diga")]
+    assert found("O aviso dizia: «O trem das nove para o Porto não parte.»") == [("lexicon", "trem")]
+
+
+@pytest.mark.parametrize(
+    "name", ["Antônio Carlos Jobim", "José Antônio da Silva", "a Companhia Brasileira de Trens Urbanos", "o Boteco"]
+)
+def test_a_word_of_a_name_is_no_marker(name: str) -> None:
+    assert found(f"Chegou {name}.") == []
+
+
+def test_a_name_may_begin_the_sentence() -> None:
+    assert found("Antônio Houaiss fez um dicionário.") == []
+
+
+def test_a_capital_that_begins_a_sentence_makes_no_name() -> None:
+    assert found("Trem que parte tarde chega tarde.") == [("lexicon", "Trem")]
 
 
 def test_a_marker_knows_its_place_in_the_text() -> None:
