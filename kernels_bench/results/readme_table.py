@@ -1,6 +1,6 @@
 """The README's table, made of the records beside this file; written into the README, or held against it with --check.
 
-    .venv/bin/python kernels_bench/results/readme_table.py
+.venv/bin/python kernels_bench/results/readme_table.py
 """
 
 import sys
@@ -45,7 +45,9 @@ def _cells(rows: list[records.Row], level: str) -> Iterator[str]:
     yield _rate([row for row in large if row["n_gen"]])
     yield _rate([row for row in small if row["n_gen"]])
     for text in ("pt-PT", "en"):
-        found = [row for row in rows if row["kind"] == "quality" and row["text"] == text and row["model"]["level"] == level]
+        found = [
+            row for row in rows if row["kind"] == "quality" and row["text"] == text and row["model"]["level"] == level
+        ]
         yield bracketed(number(found[-1], "mean_kld"), interval(found[-1], "kld_ci95")) if found else "–"
 
 

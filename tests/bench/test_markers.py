@@ -1,5 +1,9 @@
 """The marker counter finds what is Brazilian and leaves European homographs alone."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from amalia_bench.markers import KINDS, RULES, Marker, count, read_rules
@@ -174,3 +178,14 @@ def test_a_file_that_is_not_toml_is_named() -> None:
 def test_a_file_without_word_classes_of_clauses_is_named() -> None:
     with pytest.raises(BenchError, match="clauses"):
         read_rules("[clauses]\nverbs = 'é'\n", "rules.toml")
+
+
+ROOM = Path(__file__).resolve().parents[2] / "kernels_bench"
+
+
+@pytest.mark.parametrize("sentences", ["built-on", "held-out"])
+def test_the_counter_keeps_its_promise_on_labelled_sentences(sentences: str) -> None:
+    labelled = ROOM / "amalia_bench" / "portuguese" / "sentences" / f"{sentences}.toml"
+    judge = [sys.executable, str(ROOM / "checks" / "marker_counter.py"), str(labelled)]
+    done = subprocess.run(judge, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-500:]
