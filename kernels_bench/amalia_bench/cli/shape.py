@@ -14,7 +14,6 @@ from amalia_bench.machine import loaded_library, this_machine
 from amalia_bench.records import Row, append, read
 from amalia_bench.shape import (
     CONTEXTS,
-    WRITER,
     Room,
     ShapeConfig,
     efficiency_of,
@@ -214,7 +213,7 @@ def _predictions(config: ShapeConfig, target: Target, rows: Sequence[Row], effic
         if efficiency is not None:
             yield predict(config, level, target, (efficiency, 0.0), source="given with --efficiency")
             continue
-        same = [row for row in rows if row["level"] == level.upper() and row["test"] == WRITER.name]
+        same = [row for row in rows if row["level"] == level.upper() and row["n_gen"] and not row["n_prompt"]]
         reached = next((found for row in same if (found := efficiency_of(row))), None)
         if reached is None:
             raise UsageError(
