@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from amalia_bench.plots import Axes, Figure
 
 Row = Mapping[str, Any]
+MOST_DRAWN = 12  # levels in a picture whose points have names
+COMMON = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M", "IQ1_M")
 PERCENTILES = (("median", "median"), ("90", "90 %"), ("95", "95 %"), ("99", "99 %"), ("99.9", "99.9 %"), ("max", "max"))
 
 
@@ -81,7 +83,19 @@ def _of_quality(model: str, files: list[Choice], here: str | None) -> list[Pictu
     return [*found, _percentiles(model, spread)] if spread else found
 
 
-def _pareto(model: str, files: list[Choice], here: str | None) -> Picture:
+def _named(files: list[Choice]) -> list[Choice]:
+    """Choose the levels whose names find room: all, or of many the usual ones; the tables have every one."""
+    usual = [one for one in files if one.level in COMMON]
+    return files if len(files) <= MOST_DRAWN else usual if len(usual) > 1 else files[:MOST_DRAWN]
+
+
+def _some(shown: list[Choice], files: list[Choice]) -> str:
+    return "" if len(shown) == len(files) else f" {len(shown)} of {len(files)} levels; the table has all."
+
+
+def _pareto(model: str, every: list[Choice], here: str | None) -> Picture:
+    files = _named(every)
+
     def draw(figure: "Figure", ink: Ink) -> None:
         axes = one_axes(figure, "file size, GB", "loss: mean KL divergence, nats")
         places = [(one.nbytes / 1e9, one.loss() or 0.0) for one in files]
@@ -107,7 +121,7 @@ def _pareto(model: str, files: list[Choice], here: str | None) -> Picture:
     )
     measured = f"Speeds: {here}. " if any(one.speed for one in files) else "No speed was measured. "
     way = "Left and down is better, a larger disc writes faster, and the line joins the files that none beats in both."
-    caption = f"{measured}Loss in Portuguese. {way} Bars: 95 %."
+    caption = f"{measured}Loss in Portuguese. {way} Bars: 95 %.{_some(files, every)}"
     return Picture(
         f"pareto-{_slug(model)}", "choice", f"{model}: size, loss and speed", told, caption, draw,
         lambda width: 430 if width > 500 else 400,
@@ -115,7 +129,7 @@ def _pareto(model: str, files: list[Choice], here: str | None) -> Picture:
 
 
 def _with_speed(one: Choice) -> str:
-    return f"{one.level}\n{one.speed:.3g} t/s" if one.speed else one.level
+    return f"{one.level}\n{significant(one.speed)} t/s" if one.speed else one.level
 
 
 def _languages(model: str, files: list[Choice]) -> Picture:
@@ -148,7 +162,9 @@ def _at_percentile(one: Choice, name: str) -> float | None:
     return found if found and found > 0 else None
 
 
-def _percentiles(model: str, files: list[Choice]) -> Picture:
+def _percentiles(model: str, every: list[Choice]) -> Picture:
+    files = _named(every)
+
     def draw(figure: "Figure", ink: Ink) -> None:
         axes = one_axes(figure, "share of the tokens below", "KL divergence, nats")
         ends = []
@@ -167,7 +183,10 @@ def _percentiles(model: str, files: list[Choice]) -> Picture:
         f"{one.level}: " + ", ".join(f"{label} {significant(_at_percentile(one, name))}" for name, label in PERCENTILES)
         for one in files
     )
-    caption = "Each token's divergence from the full model, in order of size: a file is as good as its worst tokens. Portuguese."  # fmt: skip
+    caption = (
+        "Each token's divergence from the full model, in order of size: a file is as good as its worst tokens. Portuguese."
+        + _some(files, every)
+    )
     return Picture(
         f"percentiles-{_slug(model)}", "quality", f"{model}: KL divergence by percentile", told, caption, draw,
         lambda width: 400 if width > 500 else 360,
@@ -309,7 +328,8 @@ def _roofline(rows: list[Row]) -> Picture:
         for one in points
     )
     way = "Below the slope memory holds a kernel back, below the level part arithmetic; what is left to gain lies between."
-    caption = f"{place(rows[0])}. {way} Geometric means over the shapes."
+    over = "The roof is a plain read loop and ggml's f32 or bf16 product: integer kernels, and memory on a better day, lie above it."
+    caption = f"{place(rows[0])}. {way} {over} Geometric means over the shapes."
     return Picture(
         "roofline", "kernels", "Kernels below this machine's roof", f"Roof: {roof}. {told}", caption, draw,
         lambda width: 430 if width > 500 else 420,

@@ -26,7 +26,7 @@ CLASSES = {
 
 
 def identity(level: str = "Q4_K_M", name: str = "Toy 9B", parameters: int = 9_152_319_488) -> Identity:
-    bits = {"BF16": 16.0}.get(level) or LEVELS[level][0]
+    bits = {"BF16": 16.0}.get(level) or LEVELS.get(level, (4.0,))[0]
     stem = name.replace(" ", "-")
     return Identity(f"{stem}-{level}.gguf", name, level, "llama", int(parameters * bits / 8), parameters,
                     hashlib.sha256(f"{name} {level}".encode()).hexdigest(), "a" * 64, "b" * 64)  # fmt: skip

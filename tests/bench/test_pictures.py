@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from amalia_bench.pictures import pictures
+from amalia_bench.pictures import COMMON, pictures
 from amalia_bench.plots import NARROW, WIDE, Picture
 from bench.example_records import energy_body, everything, kernel_body, quality_body, row, speed_body, variety_body
 
@@ -37,6 +37,15 @@ def test_two_models_pictures_have_two_names() -> None:
     ]
     names = [picture.name for picture in pictures(rows)]
     assert len(names) == len(set(names)) == 4
+
+
+def test_of_many_levels_the_usual_ones_are_drawn_and_it_is_said() -> None:
+    levels = [*COMMON, *(f"IQ9_{letter}" for letter in "ABCDEFGHIJ")]
+    rows = [row("quality", quality_body(0.001 * at), level) for at, level in enumerate(levels, 1)]
+    for picture in pictures(rows):
+        if picture.name.startswith(("pareto", "percentiles")):
+            assert "IQ9_A" not in picture.svg(WIDE)
+            assert f"{len(COMMON)} of {len(levels)} levels" in picture.caption
 
 
 def labels_of(picture: Picture, width: int) -> list[tuple[float, float, float, float]]:
