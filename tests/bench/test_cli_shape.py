@@ -83,4 +83,15 @@ def test_one_bandwidth_for_two_machines_is_refused() -> None:
 
 def test_without_a_writing_test_there_is_no_efficiency_to_predict_with(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--efficiency 0\.6"):
-        shape(small_shape(tmp_path), *QUICK, "-p", "16", "-n", "0", "--folder", str(tmp_path), "--device", "jetson-orin-nx")
+        shape(
+            small_shape(tmp_path),
+            *QUICK,
+            "-p",
+            "16",
+            "-n",
+            "0",
+            "--folder",
+            str(tmp_path),
+            "--device",
+            "jetson-orin-nx",
+        )
