@@ -28,7 +28,7 @@ from amalia_edge.text import TextStream
 
 Finish = Literal["stop", "length", "cancelled", "error"]
 MOST_STEP_S = 0.25  # of reading, while others may be waiting
-SAFETY = 0.9  # of that time: machines are noisy
+SAFETY = 0.8  # of that time: machines are noisy
 MOST_UNASKED = 8  # tokens: asking at every node whether to go on is cheap beside more of them
 WORTH_COPYING = 64  # tokens: a copy moves a slot's whole memory
 
