@@ -17,6 +17,7 @@ from amalia_edge import native
 from amalia_edge.context import Threadpool
 from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing, UsageError
 from amalia_edge.graph import F32, ArenaParameters, Tensor, check_layout, declare
+from amalia_edge.large_pages import prefer_large_pages
 
 I32 = 26  # enum ggml_type
 CPU = 0  # enum ggml_backend_dev_type
@@ -83,6 +84,7 @@ class Buffer:
         self._pointer = self._handle.ggml_backend_buft_alloc_buffer(kind.pointer, nbytes)
         if not self._pointer:
             raise DoesNotFit(f"{kind.name} memory", f"{nbytes / 1e9:.2f} GB wanted", "free memory, or ask for less")
+        prefer_large_pages()
         if weights:
             self._handle.ggml_backend_buffer_set_usage(self._pointer, WEIGHTS)
         self._start = self._handle.ggml_backend_buffer_get_base(self._pointer)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing
+from amalia_edge.large_pages import prefer_large_pages
 from amalia_edge.native import (
     CACHE_TYPES,
     FLASH_ATTENTION,
@@ -74,6 +75,8 @@ class ContextSettings(Protocol):
     def flash_attention(self) -> str: ...
     @property
     def sequences(self) -> int: ...
+    @property
+    def large_pages(self) -> bool: ...
 
 
 class Context:
@@ -122,6 +125,8 @@ class Context:
                 raise DoesNotFit(
                     "context", f"{size} tokens: {why()}", "load with a smaller --ctx-size, or an f16 cache"
                 )
+        if config.large_pages:
+            prefer_large_pages()  # for what a decode computes in, which is untouched yet
         try:
             # Many tokens are read at once, and another model may be next: waiting threads would take its cores.
             self._threads = Threadpool(threads, patient=not every)

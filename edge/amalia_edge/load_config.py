@@ -26,6 +26,7 @@ class LoadConfig:
     flash_attention: str = "auto"
     mapped: bool = True
     locked: bool = False
+    large_pages: bool = True  # where the system gives them: memory is read faster
     forced: bool = False  # load even what does not fit
     fit: bool = False  # take less than was wished where the wish does not fit
     adapters: tuple[Adapter, ...] = ()

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from amalia_edge.decision import VERSION
 from amalia_edge.errors import LibraryMissing, ModelCorrupt, ModelUnsupported
+from amalia_edge.large_pages import prefer_large_pages
 
 log = logging.getLogger("amalia.native")
 interrupts: list[BaseException] = []  # Ctrl-C that arrived while C was calling us
@@ -203,6 +204,8 @@ def open_model(
 
     def on_progress(share: float, _data: Any) -> bool:
         try:
+            if share == 0 and config.large_pages:  # the memory is there, and nothing in it yet
+                prefer_large_pages()
             if progress is not None:
                 progress(share)
         except BaseException as reason:  # Ctrl-C arrives here: C can only be told to stop, and the reason kept
@@ -253,6 +256,8 @@ class ModelSettings(Protocol):
     def locked(self) -> bool: ...
     @property
     def forced(self) -> bool: ...
+    @property
+    def large_pages(self) -> bool: ...
 
 
 @contextlib.contextmanager

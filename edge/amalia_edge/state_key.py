@@ -16,7 +16,7 @@ from amalia_edge.model import Model
 
 LARGEST_RECEIPT = 1 << 24  # bytes
 # Settings that leave a state as it is; any other, also a new one, makes another state.
-NEUTRAL = ("threads", "mapped", "locked", "fit", "chat_template")
+NEUTRAL = ("threads", "mapped", "locked", "large_pages", "fit", "chat_template")
 
 
 def state_key(model: Model) -> bytes:

@@ -90,7 +90,7 @@ def _what(row: Row) -> tuple[Any, ...]:
     """Say what a row is a measurement of; two rows of which this is equal measured the same thing."""
     model = row.get("model") if isinstance(row.get("model"), Mapping) else {}
     assert isinstance(model, Mapping)
-    names = ("test", "n_threads", "n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers", "flash_attn", "n_prompt", "n_gen", "n_depth",
+    names = ("test", "n_threads", "n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers", "flash_attn", "large_pages", "n_prompt", "n_gen", "n_depth",
              "text", "text_sha256", "context", "quick", "file", "file_sha256", "prompt", "pairs_sha256", "source", "device",
              "buffer", "type", "operation", "rows", "columns", "batch", "threads", "shape", "level", "prediction")  # fmt: skip
     base = row.get("base")

@@ -24,7 +24,7 @@ from amalia_bench.plots import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from amalia_bench.plots import Axes, Figure
+    from amalia_bench.plots import Axes, End, Figure
 
 Row = Mapping[str, Any]
 MOST_DRAWN = 12  # levels in a picture whose points have names
@@ -177,7 +177,7 @@ def _percentiles(model: str, every: list[Choice]) -> Picture:
         if is_narrow(figure):
             axes.tick_params(axis="x", labelsize=TEXT_SIZE - 2.5)
         logarithmic(axes, "y")
-        label_ends(figure, axes, ends)
+        label_ends(figure, {axes: ends})
 
     told = "; ".join(
         f"{one.level}: " + ", ".join(f"{label} {significant(_at_percentile(one, name))}" for name, label in PERCENTILES)
@@ -348,11 +348,12 @@ def _trace(rows: list[Row]) -> Picture:
 
     def draw(figure: "Figure", ink: Ink) -> None:
         grid = figure.subplots(len(shown), 1, sharex=True, squeeze=False)
+        panels: dict[Axes, list[End]] = {}
         for panel, column in zip(grid.flat, shown, strict=True):
             panel.grid(axis="y")
             panel.set_ylabel(names[column])
             panel.margins(x=0)
-            ends = []
+            ends = panels[panel] = []
             for order, row in enumerate(rows):
                 if points := _column(row, column):
                     line = ("-", "--", "-.", ":")[order % 4]
@@ -361,8 +362,8 @@ def _trace(rows: list[Row]) -> Picture:
                     ends.append((points[-1], name, ink.of(order)))
             if column == 1:
                 panel.set_ylim(bottom=0)
-            label_ends(figure, panel, ends)
         grid[-1][0].set_xlabel("seconds")
+        label_ends(figure, panels)
 
     def most(row: Row, column: int, unit: str) -> str:
         return f"{significant(max((value for _, value in _column(row, column)), default=None))} {unit} at most"

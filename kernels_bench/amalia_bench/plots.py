@@ -7,7 +7,7 @@ that the page around it decides between light and dark; in PNG it is black on wh
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -17,10 +17,12 @@ from amalia_bench.labels import LEAD, Box, along, disc, place_labels, spread_out
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure as Figure
+    from matplotlib.text import Annotation
 
 WIDE, NARROW = 760, 360  # CSS pixels
 PER_INCH = 72  # of them, in an SVG of matplotlib's
 TEXT_SIZE = 12.5
+END_LEAD = 12  # pixels from a line's end to its name
 # Blue, vermilion, green, purple, amber, sky, brown: told apart by those who see fewer colours, each with a marker beside
 LIGHT = ("#0067a5", "#c44900", "#00805c", "#a8467f", "#946300", "#2a83b8", "#6b4a3a")
 DARK = ("#5db2f0", "#ff8b52", "#35c9a0", "#ee9cc9", "#eab94d", "#93d3fb", "#cfa795")
@@ -43,6 +45,7 @@ class Ink:
 STAND_INS = Ink("#010203", tuple(f"#0a0b0{at}" for at in range(len(LIGHT))))
 PRINTED = Ink(LIGHT_TEXT, LIGHT)
 Draw = Callable[["Figure", Ink], None]
+End = tuple[tuple[float, float], str, str]  # a line's last point, its name and its colour
 
 
 @dataclass(frozen=True)
@@ -161,9 +164,15 @@ def _pixels(axes: "Axes", point: tuple[float, float]) -> tuple[float, float]:
     return float(x), float(y)
 
 
+def _settle(figure: "Figure") -> None:
+    """Lay a figure out for good, so that what is then placed by the pixel stays beside what it names."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def label_points(figure: "Figure", axes: "Axes", places: Sequence[tuple[float, float]], radii: Sequence[float], texts: Sequence[str], ink: Ink, line: Sequence[tuple[float, float]] = ()) -> None:  # fmt: skip
     """Write a label beside each point, on nothing else nor on `line`, and lead to it where it had to stand apart."""
-    figure.draw_without_rendering()
+    _settle(figure)
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     at = [_pixels(axes, one) for one in places]
     points = [disc(x, y, radius + 1) for (x, y), radius in zip(at, radii, strict=True)]
@@ -190,23 +199,40 @@ def label_points(figure: "Figure", axes: "Axes", places: Sequence[tuple[float, f
             va="bottom",
             gid="label",
         )
-    figure.set_layout_engine("none")
 
 
-def label_ends(figure: "Figure", axes: "Axes", ends: Sequence[tuple[tuple[float, float], str, str]]) -> None:
-    """Name each line at its right end, the names apart from one another."""
-    if not ends:
-        return
-    axes.autoscale_view()
-    transform, back = axes.transData, axes.transData.inverted()
-    figure.draw_without_rendering()
-    heights = [transform.transform(point)[1] for point, _, _ in ends]
-    low, high = axes.get_window_extent().y0, axes.get_window_extent().y1
-    for ((x, y), text, colour), moved in zip(ends, spread_out(heights, TEXT_SIZE + 2, low + 6, high - 4), strict=True):
-        value = back.transform((0, moved))[1]
-        axes.annotate(text, (x, y), (12, moved - transform.transform((x, y))[1]), textcoords="offset points", color=colour,
-                      fontsize=TEXT_SIZE - 1, va="center", annotation_clip=False, gid="label",
-                      arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.6, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5)} if abs(value - y) else None)  # fmt: skip
+def label_ends(figure: "Figure", panels: Mapping["Axes", Sequence[End]]) -> None:
+    """Name each line of each panel at its right end, the names apart from one another and level with their panel."""
+    written = {axes: [_name_end(axes, *end) for end in ends] for axes, ends in panels.items()}
+    _settle(figure)  # with the names in it: from here on they move up and down only, which takes no more room
+    for axes, names in written.items():
+        _part(axes, names)
+
+
+def _name_end(axes: "Axes", end: tuple[float, float], name: str, colour: str) -> "Annotation":
+    leader = {"arrowstyle": "-", "color": colour, "alpha": 0.6, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5)}  # fmt: skip
+    return axes.annotate(
+        name,
+        end,
+        (END_LEAD, 0),
+        textcoords="offset points",
+        color=colour,
+        fontsize=TEXT_SIZE - 1,
+        va="center",
+        annotation_clip=False,
+        gid="label",
+        arrowprops=leader,
+    )
+
+
+def _part(axes: "Axes", names: Sequence["Annotation"]) -> None:
+    """Move names up and down until none touches the next."""
+    heights = [_pixels(axes, one.xy)[1] for one in names]
+    gap = 2 + max((one.get_window_extent().height for one in names), default=0.0)  # their leaders are level as yet
+    inside = axes.get_window_extent()
+    places = spread_out(heights, gap, inside.y0 + gap / 2, inside.y1 - gap / 2)
+    for one, height, place in zip(names, heights, places, strict=True):
+        one.set_position((END_LEAD, place - height))
 
 
 def legend(figure: "Figure", ink: Ink, entries: Sequence[tuple[str, int, str]], more: str = "") -> None:

@@ -9,7 +9,7 @@ nothing else; and through `amalia_edge.engine`, greedy sampling and text include
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Protocol
 from amalia_bench.clock import Sample, Timing
 from amalia_bench.machine import Library
 from amalia_bench.records import now
+from amalia_edge.device import usable_cores
 from amalia_edge.errors import UsageError
 from amalia_edge.gguf import Header
 from amalia_edge.model import LoadConfig
@@ -222,12 +223,15 @@ def measure_speed(
     surroundings = surroundings or Surroundings()
     groups = [list(wanted)] if fit_together(wanted, surroundings.available) else [[trial] for trial in wanted]
     for group in groups:
+        # Before anything is loaded: giving so much memory back disturbs a machine for some seconds.
+        counts = {trial.config.load.threads or usable_cores() for trial in group}
+        bandwidths = {count: surroundings.bandwidth(count) for count in counts} if surroundings.bandwidth else {}
         with contextlib.ExitStack() as stack:
             subjects = []
             for trial in group:
                 subjects.append((trial, stack.enter_context(opener(trial.path, trial.config))))
                 watch()
-            yield from _in_turns(subjects, surroundings, watch)
+            yield from _in_turns(subjects, surroundings.thermometer, bandwidths, watch)
 
 
 def fit_together(wanted: Sequence[Trial], available: int | None) -> bool:
@@ -239,14 +243,16 @@ def fit_together(wanted: Sequence[Trial], available: int | None) -> bool:
 
 
 def _in_turns(
-    subjects: list[tuple[Trial, Subject]], surroundings: Surroundings, watch: Callable[[], None]
+    subjects: list[tuple[Trial, Subject]],
+    thermometer: Thermometer | None,
+    bandwidths: Mapping[int, float],
+    watch: Callable[[], None],
 ) -> Iterator[Measurement]:
-    bandwidths = {count: _bandwidth(surroundings, count) for count in {one.facts.threads for _, one in subjects}}
     for case in dict.fromkeys(case for trial, _ in subjects for case in trial.cases):
         asked = [(trial, subject) for trial, subject in subjects if case in trial.cases]
         started, config = now(), asked[0][0].config
         turns: list[list[Turn]] = [[] for _ in asked]
-        celsius, alarms = _look(surroundings.thermometer)
+        celsius, alarms = _look(thermometer)
         alarms = []  # of the time before
         for _, ((_, subject), taken) in itertools.product(
             range(config.repetitions), list(zip(asked, turns, strict=True))
@@ -254,7 +260,7 @@ def _in_turns(
             if config.delay_s:
                 time.sleep(config.delay_s)
             taken.append(subject.measure(case))
-            found, more = _look(surroundings.thermometer)
+            found, more = _look(thermometer)
             celsius, alarms = celsius + found, alarms + more
             watch()
         for (trial, subject), taken in zip(asked, turns, strict=True):
@@ -265,12 +271,8 @@ def _in_turns(
                 load=trial.config.load,
                 interleaved=len(asked) > 1,
                 started=started,
-                weather=Weather(tuple(celsius), tuple(dict.fromkeys(alarms)), bandwidths[subject.facts.threads]),
+                weather=Weather(tuple(celsius), tuple(dict.fromkeys(alarms)), bandwidths.get(subject.facts.threads)),
             )
-
-
-def _bandwidth(surroundings: Surroundings, threads: int) -> float | None:
-    return surroundings.bandwidth(threads) if surroundings.bandwidth else None
 
 
 def _look(thermometer: Thermometer | None) -> tuple[list[float], list[str]]:

@@ -68,6 +68,7 @@ def _ours(measurement: Measurement) -> dict[str, Any]:
         "model_name": facts.name,
         "model_level": facts.level,
         "test": measurement.case.name,
+        "large_pages": measurement.load.large_pages,  # llama-bench asks for none
         "engine_ts": engine.mean_tps,
         "engine_stddev_ts": engine.stdev_tps,
         "samples_engine_ts": engine.samples_tps,
@@ -126,10 +127,11 @@ def _beside(measurement: Measurement) -> dict[str, Any]:
 
 def make_key(sha256: str, cpu: str, program: str, load: LoadConfig, case: Case, threads: int) -> Key:
     """Give what makes two measurements the same: file, machine, library, other program, settings and test."""
-    return (sha256, cpu, f"llama-cpp-python {VERSION}", program, *_settings(load, case, threads).values())
+    settings = (*_settings(load, case, threads).values(), load.large_pages)
+    return (sha256, cpu, f"llama-cpp-python {VERSION}", program, *settings)
 
 
 def key_of(row: Mapping[str, Any]) -> Key:
     """Give a record's key."""
     place = (row["model"]["sha256"], row["cpu_info"], row["build_commit"], row.get("against", {}).get("program", ""))
-    return (*place, *(row.get(name) for name in _settings(LoadConfig(), Case(), 1)))
+    return (*place, *(row.get(name) for name in (*_settings(LoadConfig(), Case(), 1), "large_pages")))

@@ -20,7 +20,7 @@ GOOD = 0.8  # of the roofline: what is left cannot be had by other settings
 # What may differ between a model's rows beside the test, and how it is typed
 SETTINGS = {
     "n_threads": "-t", "n_batch": "-b", "n_ubatch": "-ub", "type_k": "-ctk", "type_v": "-ctv", "n_gpu_layers": "-ngl",
-    "flash_attn": "-fa",
+    "flash_attn": "-fa", "large_pages": "--large-pages",
 }  # fmt: skip
 
 
@@ -62,8 +62,14 @@ def groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 def heading(row: Row, rows: Sequence[Row]) -> str:
     """Name a model, and those of its settings that differ between the rows."""
-    differing = {name for name in SETTINGS if len({str(other[name]) for other in rows}) > 1}
-    return " ".join([_model(row), *(f"{flag} {row[name]}" for name, flag in SETTINGS.items() if name in differing)])
+    differing = {name for name in SETTINGS if len({str(other.get(name)) for other in rows}) > 1}
+    return " ".join(
+        [_model(row), *(f"{flag} {_typed(row.get(name))}" for name, flag in SETTINGS.items() if name in differing)]
+    )
+
+
+def _typed(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value}"
 
 
 def _grid(rows: Sequence[Row], *, headed: bool) -> Table:

@@ -1,6 +1,6 @@
 """Rows of `amalia bench variety` → what is read: tables of 80 columns, and one sentence to act on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,6 +9,7 @@ from rich.text import Text
 
 Row = Mapping[str, Any]
 WIDTH = 80
+ABREAST = 3  # levels whose classes fit beside one another
 HEADS = {"bare": "bare text", "default": "as an answer under the default system prompt"}
 NOTE = (
     "European: pairs whose European wording is the likelier; margin: its log-odds, in\n"
@@ -22,7 +23,9 @@ def table(rows: Sequence[Row]) -> RenderableType:
     parts: list[RenderableType] = []
     for prompt in dict.fromkeys(row["prompt"] for row in rows):
         here = [row for row in rows if row["prompt"] == prompt]
-        parts += [Text(HEADS.get(prompt, prompt), style="bold"), _levels(here), Text(), _classes(here), Text()]
+        parts += [Text(HEADS.get(prompt, prompt), style="bold"), _levels(here), Text()]
+        for grid in _classes(here):
+            parts += [grid, Text()]
         parts += [Text(_answers(row)) for row in here if row["generated"]]
     return Group(*parts, Text(NOTE))
 
@@ -89,16 +92,18 @@ def _answers(row: Row) -> str:
     return f"{_level(row)}: {told['answers']} answers, {found}: {rate}"
 
 
-def _classes(rows: Sequence[Row]) -> Table:
-    """Give each class its share on the first model, and the others' Δ; gradients apart."""
+def _classes(rows: Sequence[Row]) -> Iterator[Table]:
+    """Give each class its share on the first model, and the others' Δ, a few levels at a time; gradients apart."""
     base, *others = rows
-    grid = _grid("class", "pairs", "European", *(f"Δ {_level(row)}" for row in others))
-    for kind, mark in (("classes", ""), ("gradients", " (gradient)")):
-        for name, told in base[kind].items():
-            deltas = [_delta(row[kind][name]) for row in others]
-            grid.add_row(f"{name}{mark}", f"{told['pairs']}", _share(told), *deltas)
-        grid.add_section()
-    return grid
+    for start in range(0, max(1, len(others)), ABREAST):
+        some = others[start : start + ABREAST]
+        grid = _grid("class", "pairs", "European", *(f"Δ {_level(row)}" for row in some))
+        for kind, mark in (("classes", ""), ("gradients", " (gradient)")):
+            for name, told in base[kind].items():
+                deltas = [_delta(row[kind][name]) for row in some]
+                grid.add_row(f"{name}{mark}", f"{told['pairs']}", _share(told), *deltas)
+            grid.add_section()
+        yield grid
 
 
 def _grid(first: str, *headings: str) -> Table:

@@ -43,7 +43,7 @@ def speed_body(tps: float = 18.8, prompt: int = 0, generated: int = 128, **more:
     samples = [tps * share for share in (0.99, 1.0, 1.01)]
     return {
         "model_filename": "toy.gguf", "n_batch": 2048, "n_ubatch": 512, "n_threads": 2, "type_k": "f16", "type_v": "f16",
-        "n_gpu_layers": -1, "flash_attn": -1, "n_prompt": prompt, "n_gen": generated, "n_depth": 0,
+        "n_gpu_layers": -1, "flash_attn": -1, "large_pages": True, "n_prompt": prompt, "n_gen": generated, "n_depth": 0,
         "avg_ns": tokens / tps * 1e9, "stddev_ns": 1e6, "avg_ts": tps, "stddev_ts": tps * 0.01,
         "samples_ns": [tokens / one * 1e9 for one in samples], "samples_ts": samples, "test": f"pp{prompt}" if prompt else f"tg{generated}",
         "engine_ts": tps * 0.98, "engine_stddev_ts": tps * 0.01, "samples_engine_ts": [one * 0.98 for one in samples],

@@ -92,6 +92,13 @@ def test_the_table_fits_eighty_columns() -> None:
     )
 
 
+def test_of_many_levels_none_is_cut_off() -> None:
+    levels = [row(f"IQ{number}_XXS", -0.123) for number in range(12)]
+    text = shown(row("BF16"), *levels)
+    assert "…" not in text
+    assert all(text.count(f"Δ {level['model']['level']}") == 1 for level in levels)
+
+
 @pytest.mark.parametrize(
     ("rate", "told"),
     [(1.84, "9 Brazilian markers in 5,100 words: 1.8 [0.8, ∞] in 1,000"), (None, "60 answers without a word")],

@@ -102,6 +102,7 @@ LOADING = (
     _load("-fa", "--flash-attn", "flash_attention", default=LoadConfig.flash_attention, envvar="LLAMA_ARG_FLASH_ATTN", show_default=True, show_envvar=True, help="Flash attention: on, off or auto."),
     _load("--mmap/--no-mmap", "mapped", default=LoadConfig.mapped, help="Map the file instead of reading it."),
     _load("--mlock", "locked", is_flag=True, help="Keep the weights out of swap."),
+    _load("--large-pages/--no-large-pages", "large_pages", default=LoadConfig.large_pages, help="Ask the system for large pages: faster."),
     _load("--lora", "--lora-scaled", "adapters", multiple=True, callback=_adapters, metavar="FILE[:SCALE]", help="Add a LoRA adapter; may be given again."),
     _load("--chat-template", metavar="NAME", envvar="LLAMA_ARG_CHAT_TEMPLATE", show_envvar=True, help=f"Use one of our templates instead of the file's own: {', '.join(TEMPLATES)}."),
     _load("--no-plan", "forced", is_flag=True, help="Load it even where it does not fit: slowly, or not at all."),

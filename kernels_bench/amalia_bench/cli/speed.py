@@ -19,7 +19,16 @@ from amalia_edge.model import LoadConfig
 from amalia_edge.store import find
 
 FORMATS = ("table", "md", "json", "jsonl", "csv")
-LISTED = ("threads", "batch", "micro_batch", "cache_keys", "cache_values", "gpu_layers", "flash_attention")
+LISTED = (
+    "threads",
+    "batch",
+    "micro_batch",
+    "cache_keys",
+    "cache_values",
+    "gpu_layers",
+    "flash_attention",
+    "large_pages",
+)
 
 Decorator = Callable[[Any], Any]
 Callback = Callable[[click.Context, click.Parameter, str | None], Any]
@@ -37,6 +46,14 @@ def counts(context: click.Context, option: click.Parameter, value: str | None) -
 
 def _words(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",")) if value else ()
+
+
+def _switches(context: click.Context, option: click.Parameter, value: str | None) -> tuple[bool, ...]:
+    """Read on or off, or both with a comma between them."""
+    words = _words(context, option, value)
+    if not set(words) <= {"on", "off"}:
+        raise click.BadParameter(f"{value!r}: give on, off or on,off", context, option)
+    return tuple(word == "on" for word in words)
 
 
 def _pairs(context: click.Context, option: click.Parameter, values: Iterable[str]) -> tuple[tuple[int, int], ...]:
@@ -128,6 +145,14 @@ def _setting(short: str, long: str, name: str, told: str, callback: Callback = c
 @_setting("-ctv", "--cache-type-v", "cache_values", "Type of the values' cache.", _words)
 @_setting("-ngl", "--n-gpu-layers", "gpu_layers", "Layers on the GPU; -1: all.")
 @_setting("-fa", "--flash-attn", "flash_attention", "Flash attention: on, off or auto.", _words)
+@click.option(
+    "--large-pages",
+    callback=_switches,
+    metavar="on,off",
+    default="on",
+    show_default=True,
+    help="Ask the system for large pages, as amalia does and llama-bench does not.",
+)
 @click.option(
     "--against", metavar="PROGRAM", help="Measure in turn: llama-bench, llama-server, ollama, or a path to one."
 )
