@@ -15,7 +15,17 @@ from amalia_bench.place import machine, place
 from amalia_edge.errors import NotComparable
 
 Row = Mapping[str, Any]
-SETTINGS = ("n_threads", "n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers", "flash_attn", "large_pages", "n_depth")
+SETTINGS = (
+    "n_threads",
+    "n_batch",
+    "n_ubatch",
+    "type_k",
+    "type_v",
+    "n_gpu_layers",
+    "flash_attn",
+    "large_pages",
+    "n_depth",
+)
 OF_A_MACHINE = ("n_threads", "n_gpu_layers")  # of the settings, those that another machine has otherwise
 UNITS: dict[str, tuple[str, ...]] = {  # what a measurement is called within its kind
     "speed": ("test",),

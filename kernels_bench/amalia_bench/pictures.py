@@ -3,9 +3,10 @@
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from amalia_bench.choices import ABROAD, HOME, Choice, choices, frontier, level_of, model_of, size_of
 from amalia_bench.figures import interval, number, significant
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from amalia_bench.plots import Axes, End, Figure
 
 Row = Mapping[str, Any]
+Of = TypeVar("Of")
 MOST_DRAWN = 12  # levels in a picture whose points have names
 COMMON = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M", "IQ1_M")
 PERCENTILES = (("median", "median"), ("90", "90 %"), ("95", "95 %"), ("99", "99 %"), ("99.9", "99.9 %"), ("max", "max"))
@@ -83,13 +85,13 @@ def _of_quality(model: str, files: list[Choice], here: str | None) -> list[Pictu
     return [*found, _percentiles(model, spread)] if spread else found
 
 
-def _named(files: list[Choice]) -> list[Choice]:
+def _named(files: list[Of], level: Callable[[Of], str] = attrgetter("level")) -> list[Of]:
     """Choose the levels whose names find room: all, or of many the usual ones; the tables have every one."""
-    usual = [one for one in files if one.level in COMMON]
+    usual = [one for one in files if level(one) in COMMON]
     return files if len(files) <= MOST_DRAWN else usual if len(usual) > 1 else files[:MOST_DRAWN]
 
 
-def _some(shown: list[Choice], files: list[Choice]) -> str:
+def _some(shown: Sequence[object], files: Sequence[object]) -> str:
     return "" if len(shown) == len(files) else f" {len(shown)} of {len(files)} levels; the table has all."
 
 
@@ -217,7 +219,8 @@ def _variety(model: str, rows: list[Row]) -> Picture:
     prompt = "default" if "default" in asked else asked[0]
     shown = sorted((row for row in rows if str(row.get("prompt")) == prompt), key=size_of, reverse=True)
     drifted = [row for row in shown if number(row, "overall", "delta_margin") is not None]
-    key, shown = ("delta_margin", drifted) if drifted else ("margin", shown)
+    key, every = ("delta_margin", drifted) if drifted else ("margin", shown)
+    shown = _named(every, level_of)
     lines = _lines(shown[0])
     said = "← Brazilian · change of the margin, nats · European →" if drifted else "margin for European, nats"
 
@@ -236,7 +239,7 @@ def _variety(model: str, rows: list[Row]) -> Picture:
     against = f", against {shown[0].get('against')}" if drifted and shown[0].get("against") else ""
     caption = (
         f"How much likelier the European wording is than the Brazilian one{against}; prompt: {prompt}. Bars: 95 %; "
-        "coloured where they leave out nought. Diamonds: gradients, of which Portugal uses both."
+        f"coloured where they leave out nought. Diamonds: gradients, of which Portugal uses both.{_some(shown, every)}"
     )
 
     def height(width: int) -> int:

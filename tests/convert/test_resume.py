@@ -330,6 +330,7 @@ def test_ctrl_c_while_reading_back_does_not_wait_for_the_end(
             advance(1)
 
     monkeypatch.setattr(Target, "hash", endless)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs are born deaf to it
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint, tmp_path / "out", "Q8_0")
 
