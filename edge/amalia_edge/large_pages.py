@@ -14,10 +14,10 @@ _STRETCH = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p 00000000 00:00 0\s*", re.AS
 
 
 def prefer_large_pages(least: int = LEAST) -> int:
-    """Ask for large pages wherever this process's anonymous memory is not touched yet; give the bytes it was granted for.
+    """Ask for large pages behind this process's large anonymous memory, from its next touch on; give the bytes asked for.
 
-    What is in use already stays as it is. Nothing happens where the system has no such pages (not Linux, a kernel
-    without them) or its administrator said never.
+    What is in use already stays as it is, unless the system finds time to move it. Nothing comes of it where the system
+    has no such pages (not Linux, a kernel without them) or its administrator said never.
     """
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
     if advice is None:
@@ -28,10 +28,10 @@ def prefer_large_pages(least: int = LEAST) -> int:
         return 0
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    granted = 0
+    asked = 0
     for line in maps.splitlines():
         if stretch := _STRETCH.fullmatch(line):
             start, end = (int(side, 16) for side in stretch.groups())
             if end - start >= least and madvise(start, end - start, advice) == 0:
-                granted += end - start
-    return granted
+                asked += end - start
+    return asked

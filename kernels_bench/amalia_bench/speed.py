@@ -194,6 +194,10 @@ class Trial:
     cases: tuple[Case, ...]
 
     @property
+    def threads(self) -> int:
+        return self.config.load.threads or usable_cores()
+
+    @property
     def steps(self) -> int:
         return 1 + len(self.cases) * self.config.repetitions
 
@@ -224,8 +228,7 @@ def measure_speed(
     groups = [list(wanted)] if fit_together(wanted, surroundings.available) else [[trial] for trial in wanted]
     for group in groups:
         # Before anything is loaded: giving so much memory back disturbs a machine for some seconds.
-        counts = {trial.config.load.threads or usable_cores() for trial in group}
-        bandwidths = {count: surroundings.bandwidth(count) for count in counts} if surroundings.bandwidth else {}
+        bandwidths = _bandwidths(group, surroundings)
         with contextlib.ExitStack() as stack:
             subjects = []
             for trial in group:
@@ -271,8 +274,13 @@ def _in_turns(
                 load=trial.config.load,
                 interleaved=len(asked) > 1,
                 started=started,
-                weather=Weather(tuple(celsius), tuple(dict.fromkeys(alarms)), bandwidths.get(subject.facts.threads)),
+                weather=Weather(tuple(celsius), tuple(dict.fromkeys(alarms)), bandwidths.get(trial.threads)),
             )
+
+
+def _bandwidths(group: Sequence[Trial], surroundings: Surroundings) -> dict[int, float]:
+    measure = surroundings.bandwidth
+    return {count: measure(count) for count in {trial.threads for trial in group}} if measure else {}
 
 
 def _look(thermometer: Thermometer | None) -> tuple[list[float], list[str]]:

@@ -98,6 +98,13 @@ def test_lists_of_settings_give_a_row_for_each_combination(tiny: Path) -> None:
     assert told == {(threads, depth) for threads in (1, 2) for depth in (0, 16)}
 
 
+def test_large_pages_are_on_or_off_or_both(tiny: Path) -> None:
+    rows = rows_of(str(tiny), *QUICK, "-n", "0", "--large-pages", "on,off")
+    assert [row["large_pages"] for row in rows] == [True, False]
+    with pytest.raises(BadParameter, match="on, off or on,off"):
+        speed(str(tiny), "--large-pages", "maybe")
+
+
 def test_a_prompt_and_an_answer_together_are_one_test(tiny: Path) -> None:
     (row,) = rows_of(str(tiny), *QUICK, "-p", "0", "-n", "0", "-pg", "8,4")
     assert (row["n_prompt"], row["n_gen"], row["test"]) == (8, 4, "pp8+tg4")

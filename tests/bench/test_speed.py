@@ -196,15 +196,18 @@ def test_a_machine_without_sensors_tells_no_temperature(files: list[Path]) -> No
     assert (found.weather.celsius, found.weather.alarms, found.weather.read_gbps) == ((), (), None)
 
 
-def test_bandwidth_is_measured_once_with_as_many_threads_as_the_model(files: list[Path]) -> None:
-    asked: list[int] = []
+def test_bandwidth_is_measured_once_before_anything_is_loaded_with_as_many_threads(files: list[Path]) -> None:
+    opener = Opener()
 
     def bandwidth(threads: int) -> float:
-        asked.append(threads)
+        opener.events.append(f"bandwidth of {threads}")
         return 28.5
 
-    (found, *_) = _measured(files, Surroundings(bandwidth=bandwidth))
-    assert (found.weather.read_gbps, asked) == (28.5, [2])
+    wanted = trials(files, TWO, [LoadConfig(threads=3)])
+    measured = list(measure_speed(wanted, opener, Surroundings(bandwidth=bandwidth)))
+    assert {one.weather.read_gbps for one in measured} == {28.5}
+    assert opener.events[:3] == ["bandwidth of 3", "a opens", "b opens"]
+    assert "bandwidth of 3" not in opener.events[1:]
 
 
 def _measured(files: list[Path], surroundings: Surroundings) -> list[Measurement]:

@@ -69,6 +69,8 @@ def test_settings_are_named_where_they_differ_and_only_there(rows: list[dict[str
     assert speed_table.heading(one, [one, other]) == "toy-Q8_0 -t 1"
     assert len(speed_table.groups([one, other])) == 2
     assert speed_table.heading(one, [one]) == "toy-Q8_0"
+    one, other = {**one, "large_pages": True}, {**one, "large_pages": False}
+    assert speed_table.heading(other, [one, other]) == "toy-Q8_0 --large-pages off"
 
 
 def test_the_share_of_the_roofline_stands_beside_writing_only(rows: list[dict[str, Any]], machine: Machine) -> None:
