@@ -7,23 +7,25 @@ token of its answer.
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amalia_edge.errors import DecodeError, DoesNotFit, LibraryMissing
+from amalia_edge.errors import Aborted, DecodeError, DoesNotFit, LibraryMissing
 from amalia_edge.large_pages import prefer_large_pages
 from amalia_edge.native import (
     CACHE_TYPES,
     FLASH_ATTENTION,
     ThreadpoolParameters,
+    expect_failure,
     held_interrupts,
     library,
     reasons,
 )
 
-DECODE_CODES = {1: "no room left in the context", 2: "aborted", -1: "an invalid batch"}
+DECODE_CODES = {1: "no room left in the context", -1: "an invalid batch"}
+ABORTED = 2
 
 
 class Threadpool:
@@ -58,6 +60,15 @@ class Threadpool:
         if self.pointer:
             self._free(self.pointer)
             self.pointer = None
+
+
+class Chunk(NamedTuple):
+    """Tokens of one sequence, from a position on; the logits after the last of them may be wanted."""
+
+    ids: Sequence[int]
+    start: int
+    sequence: int
+    last: bool
 
 
 class ContextSettings(Protocol):
@@ -167,26 +178,37 @@ class Context:
         ids: Sequence[int],
         start: int,
         *,
-        sequence: int = 0,
         every: bool = False,
         last: bool = True,
-        stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Read ids of one sequence at the positions from `start` on.
-
-        The logits after the last one are kept, or after every one. `stop` is asked again and again while the CPU works
-        on many tokens; once it says so the decode ends as `aborted`, and Ctrl-C ends it likewise.
-        """
+        """Read ids of the first sequence at the positions from `start` on; keep the logits after the last, or every one."""
         assert self._every or not every, "libllama aborts when there are more logits than room was made for"
         count = self._batch.n_tokens = len(ids)
         if count == 1:
-            self._tokens[0], self._positions[0], self._places[0] = ids[0], start, sequence
+            self._tokens[0], self._positions[0], self._places[0] = ids[0], start, 0
         else:
             self._tokens[:count] = ids
             self._positions[:count] = np.arange(start, start + count)
-            self._places[:count] = sequence
+            self._places[:count] = 0
             self._outputs[: count - 1] = every
         self._outputs[count - 1] = last or every
+        self._decode()
+
+    def decode_chunks(self, chunks: Sequence[Chunk], stop: Callable[[], bool] | None = None) -> None:
+        """Read chunks of several sequences in one batch; an output row is that of the last token's place in it.
+
+        `stop` is asked again and again while the CPU works; once it says so the decode is `Aborted`, and Ctrl-C ends it
+        likewise.
+        """
+        count = 0
+        for ids, start, sequence, last in chunks:
+            end = count + len(ids)
+            self._tokens[count:end] = ids
+            self._positions[count:end] = np.arange(start, start + len(ids))
+            self._places[count:end] = sequence
+            self._outputs[count : end - 1], self._outputs[end - 1] = False, last
+            count = end
+        self._batch.n_tokens = count
         if stop is None:
             self._decode()
             return
@@ -225,6 +247,8 @@ class Context:
 
     def _decode(self) -> None:
         code = self._library.llama_decode(self.pointer, self._batch)
+        if code == ABORTED:
+            raise Aborted("llama_decode", "aborted", "start the answer again")
         if code:
             raise DecodeError("llama_decode", DECODE_CODES.get(code, f"code {code}"), "start the answer again")
         self._shifting = False
@@ -240,17 +264,21 @@ class Context:
                 yield
         finally:
             self._stop = None
+            expect_failure(False)
             self._library.llama_set_abort_callback(self.pointer, self._library.ggml_abort_callback(), None)
             if self._interrupts:
                 raise self._interrupts[0]
 
     def _wants_stop(self, _data: Any) -> bool:
         try:
-            wanted = bool(self._interrupts) or (self._stop is not None and self._stop())
-            return wanted and not self._shifting
+            asked = bool(self._interrupts) or (self._stop is not None and self._stop())
+            wanted = asked and not self._shifting
         except BaseException as reason:  # C cannot pass it on
             self._interrupts.append(reason)
-            return True
+            wanted = True
+        if wanted:
+            expect_failure(True)
+        return wanted
 
     def logits(self, count: int, vocabulary: int) -> NDArray[np.float32]:
         """Give the logits (tokens, vocabulary) of a `decode` with `every`; they last until the next one."""
@@ -274,6 +302,12 @@ class Context:
     def copy(self, source: int, target: int) -> None:
         """Make one sequence's memory another's, whole; the bytes move at the next decode."""
         self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    @property
+    def recurrent(self) -> bool:
+        """Say whether some layers keep a state that cannot be taken back by a few tokens."""
+        model = self._library.llama_get_model(self.pointer)
+        return bool(self._library.llama_model_is_recurrent(model) or self._library.llama_model_is_hybrid(model))
 
     @property
     def windowed(self) -> bool:

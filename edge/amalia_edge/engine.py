@@ -2,7 +2,8 @@
 
 `submit` takes a request, `step` reads or writes the next tokens, `cancel` ends one. Nothing here waits for anything. A step
 writes a token of every answer under way or reads a chunk of one prompt, by turns; where sequences share the engine a chunk
-takes no longer than MOST_STEP_S. Prompts take turns too, and one that has just come is soon read.
+takes no longer than MOST_STEP_S. Prompts take turns too, and one that has just come is soon read. As long as nobody writes
+and nobody comes, a chunk may take LONGEST_STEP_S and holds an equal share of every prompt: the weights are read once for all.
 
 A sequence lives in a slot, whose keys and values stay when it ends. The next request takes the slot that holds the most
 of its beginning, or copies it from there, and reads only the rest.
@@ -19,8 +20,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from amalia_edge.context import Context
-from amalia_edge.errors import Busy, ContextFull, DecodeError, OutOfTime, UsageError
+from amalia_edge.context import Chunk, Context
+from amalia_edge.errors import Aborted, Busy, ContextFull, DecodeError, OutOfTime, UsageError
 from amalia_edge.messages import ToolCall
 from amalia_edge.pace import Pace
 from amalia_edge.sampler import Constraint, Sampler, SamplingConfig, logprobs
@@ -28,6 +29,7 @@ from amalia_edge.text import TextStream
 
 Finish = Literal["stop", "length", "cancelled", "error"]
 MOST_STEP_S = 0.25  # of reading, while others may be waiting
+LONGEST_STEP_S = 1.0  # while nobody is, and whoever comes ends it
 SAFETY = 0.8  # of that time: machines are noisy
 MOST_UNASKED = 8  # tokens: asking at every node whether to go on is cheap beside more of them
 WORTH_COPYING = 64  # tokens: a copy moves a slot's whole memory
@@ -132,8 +134,12 @@ class Loaded(Protocol):
 
 
 class Engine:
-    def __init__(self, model: Loaded, queue: int = 0) -> None:
-        """Make a context for as many sequences as the model's config says; `queue` more may wait."""
+    def __init__(self, model: Loaded, queue: int = 0, somebody_waits: Callable[[], bool] | None = None) -> None:
+        """Make a context for as many sequences as the model's config says; `queue` more may wait.
+
+        `somebody_waits` tells, in the middle of a step, whether there is a request to submit after it. With it, long
+        chunks are read while nobody writes, and given up for whoever comes; without it, none is long.
+        """
         self._vocabulary = model.vocabulary
         self.context, self._most = model.context, model.config.sequences + queue
         self._state = Context(model.pointer, model.context, model.threads, model.config)
@@ -149,6 +155,9 @@ class Engine:
         self._read_last = False  # whether the last step read
         self._read_new = False  # whether the last chunk was of a new prompt, before one under way
         self._pace = Pace(self._largest_chunk)
+        can_stop = model.config.gpu_layers == 0 and not self._state.recurrent
+        self._somebody_waits = somebody_waits if can_stop else None
+        self._patience_s = LONGEST_STEP_S  # less for a while after somebody came: what was read of that chunk is lost
 
     @property
     def active(self) -> int:
@@ -180,7 +189,7 @@ class Engine:
         return sequence
 
     def step(self) -> list[Piece]:
-        """Read a chunk of one prompt, or write a token of each answer, by turns; give the pieces that came of it."""
+        """Read a chunk of the prompts, or write a token of each answer, by turns; give the pieces that came of it."""
         pieces, self._untold = self._untold, []
         try:
             for sequence in (*self._waiting, *self._reading, *self._writing):
@@ -294,25 +303,50 @@ class Engine:
         return keep
 
     def _read(self, pieces: list[Piece]) -> None:
-        """Read a chunk of the prompt whose turn it is; after its last one comes the first token."""
-        sequence = self._next_reader()
-        chunk = sequence.ids[sequence.decoded : sequence.decoded + self._chunk()]
-        last = sequence.decoded + len(chunk) == len(sequence.ids)
-        stop = sequence.hopeless if len(chunk) > MOST_UNASKED else None
+        """Read a chunk of one prompt, or an equal share of each; after a prompt's last token comes the first of its answer."""
+        readers, share, hurry = self._next_chunk()
+        chunks = []
+        for reader in readers:
+            ids = reader.ids[reader.decoded : reader.decoded + share]
+            chunks.append(Chunk(ids, reader.decoded, _place(reader), reader.decoded + share == len(reader.ids)))
+
+        def stop() -> bool:
+            return (hurry is not None and hurry()) or all(reader.hopeless() for reader in readers)
+
+        tokens = share * len(readers)
         started = time.perf_counter()
         try:
-            self._state.decode(chunk, sequence.decoded, sequence=_place(sequence), last=last, stop=stop)
+            self._state.decode_chunks(chunks, stop if tokens > MOST_UNASKED else None)
+        except Aborted:
+            self._patience_s = MOST_STEP_S
+            self._recover(readers, None, pieces)
+            return
         except DecodeError as problem:
-            self._recover([sequence], problem, pieces)
+            self._recover(readers, problem, pieces)
             return
         self._copied.clear()
-        sequence.decoded += len(chunk)
-        self._write_if_read(sequence)
-        if last:
-            self._sample(sequence, len(chunk) - 1, pieces)
+        for row, (reader, chunk) in enumerate(zip(readers, chunks, strict=True), 1):
+            reader.decoded += share
+            self._write_if_read(reader)
+            if chunk.last:
+                self._sample(reader, row * share - 1, pieces)
         elapsed = time.perf_counter() - started
-        sequence.prefill_s += elapsed
-        self._pace.learn(len(chunk), elapsed)
+        for reader in readers:
+            reader.prefill_s += elapsed / len(readers)
+        self._pace.learn(tokens, elapsed)
+        self._patience_s = min(2 * self._patience_s, LONGEST_STEP_S)
+
+    def _next_chunk(self) -> tuple[list[Sequence], int, Callable[[], bool] | None]:
+        """Choose what is read next: of which prompts, how many tokens of each, and what may end it early."""
+        most, patient = self._largest_chunk, False
+        if len(self._slots) > 1:
+            patient = self._somebody_waits is not None and not self._writing and self._patience_s > MOST_STEP_S
+            most = self._pace.fitting(self._patience_s if patient else MOST_STEP_S * SAFETY)
+        together = patient and most >= len(self._reading)
+        readers = sorted(self._reading, key=_place) if together else [self._next_reader()]
+        share = min(most // len(readers), *(len(reader.ids) - reader.decoded for reader in readers))
+        free = any(slot.sequence is None for slot in self._slots)
+        return readers, share, self._somebody_waits if patient and free else None
 
     def _next_reader(self) -> Sequence:
         """Choose a prompt: one that has not begun goes first, but never twice in a row before one that waits for longer.
@@ -332,12 +366,6 @@ class Engine:
         if len(sequence.ids) - sequence.decoded <= 1:
             self._reading.remove(sequence)
             insort(self._writing, sequence, key=_place)
-
-    def _chunk(self) -> int:
-        """Size a chunk: the largest there is when nobody else can come, else what the time of a step allows."""
-        if len(self._slots) == 1:
-            return self._largest_chunk
-        return self._pace.fitting(MOST_STEP_S * SAFETY)
 
     def _write(self, pieces: list[Piece]) -> None:
         """Decode the last token of each answer in one batch, and sample the next ones."""
@@ -435,13 +463,13 @@ class Engine:
             self._writing.remove(sequence)
             self._reading.append(sequence)
 
-    def _recover(self, sequences: list[Sequence], problem: DecodeError, pieces: list[Piece]) -> None:
-        """After a decode that failed: forget what it left behind, and end those it was for."""
+    def _recover(self, sequences: list[Sequence], problem: DecodeError | None, pieces: list[Piece]) -> None:
+        """After a decode that failed, or was stopped: forget what it left behind, and end those that cannot go on."""
         for sequence in sequences:
             self._read_again(sequence, sequence.decoded)
             if sequence.hopeless():
                 self._give_up(sequence, pieces)
-            else:
+            elif problem is not None:
                 pieces.append(self._fail(sequence, problem))
 
     def _give_up(self, sequence: Sequence, pieces: list[Piece]) -> None:

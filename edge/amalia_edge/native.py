@@ -29,6 +29,7 @@ from amalia_edge.large_pages import prefer_large_pages
 log = logging.getLogger("amalia.native")
 interrupts: list[BaseException] = []  # Ctrl-C that arrived while C was calling us
 complaints: deque[str] = deque(maxlen=4)  # what libllama last warned of; the reason behind a null pointer
+failure_expected = False  # its complaints are no news then
 
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}  # enum ggml_type
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1, "0": 0, "1": 1}  # enum llama_flash_attn_type
@@ -284,13 +285,19 @@ def reasons() -> Iterator[Callable[[], str]]:
     yield lambda: "; ".join(complaints) or "libllama gave no reason"
 
 
+def expect_failure(expected: bool) -> None:
+    """While libllama is made to fail, by us and on purpose, what it says of it is of interest to nobody but developers."""
+    global failure_expected
+    failure_expected = expected
+
+
 def _on_message(level: int, message: bytes, _data: Any) -> None:
     if sys.is_finalizing():
         return
     try:
         text = message.decode("utf-8", "replace").strip(" .\n")
         if text and level in LOG_LEVELS:
-            log.log(LOG_LEVELS[level], text)
+            log.log(logging.DEBUG if failure_expected else LOG_LEVELS[level], text)
             if level == 4:
                 complaints.append(text)
     except KeyboardInterrupt as reason:  # C cannot pass it on: whoever called C does

@@ -1,4 +1,4 @@
-"""How many tokens of a prompt fit into a given time, learnt from what chunks of each size took."""
+"""How many tokens to read at once so that it takes a given time, learnt from what chunks of each size took."""
 
 STEP = 16  # tokens: kernels work on tiles of them, and a tile that is not full costs as much
 FIRST = 32  # tokens, before anything is known
@@ -23,11 +23,14 @@ class Pace:
         self._warm = True
 
     def fitting(self, seconds: float) -> int:
-        """Give the largest size known to fit, or the next one if that should fit too; at least one tile."""
+        """Give the largest size known to fit, or a larger one if that should fit too; at least one tile."""
         if not self._took:
             return min(FIRST, self._largest)
-        size = max((size for size, took in self._took.items() if took <= seconds), default=STEP)
-        larger = size + STEP
-        if larger not in self._took and self._took.get(size, seconds) * larger / size * CHEAPER <= seconds:
-            size = larger
-        return min(size, self._largest)
+        fits = [size for size, took in self._took.items() if took <= seconds]
+        known = max(fits, default=min(self._took))
+        each = self._took[known] / known
+        size = int(seconds / each * (1 if fits else CHEAPER)) // STEP * STEP
+        if size + STEP not in self._took and each * (size + STEP) * CHEAPER <= seconds:
+            size += STEP
+        too_slow = min((size for size in self._took if size > known and fits), default=self._largest + STEP)
+        return min(max(size, STEP), too_slow - STEP, self._largest)

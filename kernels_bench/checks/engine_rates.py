@@ -3,11 +3,13 @@
     .venv/bin/python kernels_bench/checks/engine_rates.py MODEL.gguf -p 512 -n 128 [--parallel 8] [--threads 2]
 
 Prints rows as llama-bench does, text included: `greedy`, the `top-k 40` chain of the defaults, and `penalties`, that
-chain behind repetition penalties. `--parallel` sequences begin together, each with a prompt of its own.
+chain behind repetition penalties. `--parallel` sequences begin together, each with a prompt of its own, in an engine that
+hears of later ones as a server's does.
 """
 
 import argparse
 import json
+import queue
 import random
 import statistics
 import sys
@@ -45,20 +47,21 @@ def main() -> None:
     size = order.prompt + order.generated + 8
     config = LoadConfig(context=-(-size // 256) * 256, threads=order.threads, sequences=order.parallel)
     with Model.open(order.model, config) as model:
-        rows = [row for chain in order.chains for row in measure(model, order, chain)]
+        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        engine = Engine(model, somebody_waits=lambda: not inbox.empty())
+        rows = [row for chain in order.chains for row in measure(model, engine, order, chain)]
+        engine.close()
     print(json.dumps(rows))
 
 
-def measure(model: Model, order: argparse.Namespace, chain: str) -> list[dict[str, Any]]:
-    run(
-        model.engine, [list(range(5, 5 + order.prompt))], replace(CHAINS[chain], limit=4)
-    )  # warms up, as llama-bench does
+def measure(model: Model, engine: Engine, order: argparse.Namespace, chain: str) -> list[dict[str, Any]]:
+    run(engine, [list(range(5, 5 + order.prompt))], replace(CHAINS[chain], limit=4))  # warms up, as llama-bench does
     draw = random.Random(order.prompt)
     prompts = [[draw.randrange(model.vocabulary.size) for _ in range(order.prompt)] for _ in range(order.parallel)]
     turns = alone if order.parallel == 1 else together
     return [
         {"chain": chain, "what": name, "avg_ts": statistics.fmean(rates), "samples_ts": rates}
-        for name, rates in turns(model.engine, order, prompts, CHAINS[chain]).items()
+        for name, rates in turns(engine, order, prompts, CHAINS[chain]).items()
     ]
 
 

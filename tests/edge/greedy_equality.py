@@ -79,7 +79,7 @@ def main() -> None:
         plain = [plain_loop(model, ids, order.tokens, chunks(0, len(ids), 64))[0] for ids in prompts]
         failures = [
             told("alone", [alone(model.engine, ids, sampling) for ids in prompts], plain),
-            told("beside seven others", in_eights(many, prompts, sampling), plain),
+            told("beside seven others", *in_eights(many, prompts, sampling)),
             restored(model, prompts, sampling),
             other_chunks(model, prompts, plain, order.tokens),
         ]
@@ -116,20 +116,25 @@ def alone(engine: Engine, ids: list[int], sampling: SamplingConfig) -> list[int 
     return [piece.token for piece in engine.stream(engine.submit(ids, sampling))]
 
 
-def in_eights(model: Model, prompts: list[list[int]], sampling: SamplingConfig) -> list[list[int | None]]:
-    said: dict[int, list[int | None]] = {}
+def in_eights(
+    model: Model, prompts: list[list[int]], sampling: SamplingConfig
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Give what eight at once say, and the plain loop after each prompt was read in the chunks it was read in there."""
+    found, wanted = [], []
     for start in range(0, len(prompts), 8):
-        engine = Engine(model)
-        engine._chunk = lambda: 64  # type: ignore[method-assign]  # the plain loop's, whatever the machine's speed
-        order = {}
-        for place in range(start, start + 8):
-            order[engine.submit(prompts[place % len(prompts)], sampling)] = place
+        engine = Engine(model, somebody_waits=lambda: False)
+        sequences = [engine.submit(ids, sampling) for ids in prompts[start : start + 8]]
+        borders = [{0} for _ in sequences]
         while engine.active:
-            for piece in engine.step():
-                assert piece.sequence is not None
-                said.setdefault(order[piece.sequence], []).append(piece.token)
+            engine.step()
+            for sequence, passed in zip(sequences, borders, strict=True):
+                passed.add(min(sequence.decoded, sequence.prompt_tokens))
         engine.close()
-    return [said[place] for place in range(len(prompts))]
+        for sequence, passed in zip(sequences, borders, strict=True):
+            ids = sequence.ids[: sequence.prompt_tokens]
+            found.append(sequence.ids[sequence.prompt_tokens :])
+            wanted.append(plain_loop(model, ids, sequence.generated, sorted(passed))[0])
+    return found, wanted
 
 
 def restored(model: Model, prompts: list[list[int]], sampling: SamplingConfig) -> int:

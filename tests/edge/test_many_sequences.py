@@ -8,9 +8,10 @@ import pytest
 
 from amalia_edge import engine as engine_module
 from amalia_edge.context import Context
-from amalia_edge.engine import Engine, Piece, Sequence
+from amalia_edge.engine import MOST_STEP_S, Engine, Piece, Sequence
 from amalia_edge.errors import Busy, DecodeError, OutOfTime, UsageError
 from amalia_edge.model import LoadConfig, Model
+from amalia_edge.pace import Pace
 from amalia_edge.sampler import SamplingConfig
 
 GREEDY = SamplingConfig(temperature=0, limit=12, ignore_end=True)
@@ -122,7 +123,7 @@ def test_streams_read_in_turns_lose_nothing_of_each_other(model: Model, engine: 
 class TestPromptsTakeTurns:
     @pytest.fixture(autouse=True)
     def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Engine, "_chunk", lambda _engine: 16)
+        monkeypatch.setattr(Pace, "fitting", lambda _pace, _seconds: 16)
 
     def test_a_long_prompt_stalls_no_answer(self, model: Model, engine: Engine) -> None:
         writer = engine.submit(model.prompt("o mar"), GREEDY)
@@ -157,6 +158,105 @@ class TestPromptsTakeTurns:
             engine.step()
         assert one.decoded + other.decoded == 96
         assert abs(one.decoded - other.decoded) <= 32
+
+
+class TestLongChunks:
+    """What is read while nobody writes: as much as takes a while, of every prompt, until somebody comes."""
+
+    @pytest.fixture(autouse=True)
+    def sizes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Pace, "fitting", lambda _pace, seconds: 16 if seconds <= MOST_STEP_S else 128)
+
+    @pytest.fixture
+    def waiting(self) -> list[bool]:
+        """Hold what the engine is told, each time it asks whether somebody waits; nobody does when it is empty."""
+        return []
+
+    @pytest.fixture
+    def engine(self, many: Model, waiting: list[bool]) -> Iterator[Engine]:
+        fresh = Engine(many, somebody_waits=lambda: bool(waiting) and waiting.pop(0))
+        yield fresh
+        fresh.close()
+
+    def test_prompts_are_read_together_in_equal_shares(self, model: Model, engine: Engine) -> None:
+        starts = [long_prompt(model, 100)[skip:] for skip in range(4)]
+        sequences = [engine.submit(ids, GREEDY) for ids in starts]
+        engine.step()
+        assert [sequence.decoded for sequence in sequences] == [32] * 4
+        assert answers(engine, sequences) == [alone(model, ids) for ids in starts]
+
+    def test_a_share_is_no_larger_than_the_shortest_prompt(self, model: Model, engine: Engine) -> None:
+        long, short = engine.submit(long_prompt(model, 200), GREEDY), engine.submit(model.prompt("o mar"), GREEDY)
+        (piece,) = engine.step()
+        assert (piece.sequence, long.decoded) == (short, short.prompt_tokens)
+
+    def test_beside_an_answer_chunks_are_short(self, model: Model, engine: Engine) -> None:
+        writer = engine.submit(model.prompt("o mar"), GREEDY)
+        engine.step()
+        reader = engine.submit(long_prompt(model, 200), GREEDY)
+        engine.step(), engine.step()
+        assert (writer.generated, reader.decoded) == (2, 16)
+
+    def test_whoever_comes_ends_a_long_chunk_and_nothing_else(
+        self, model: Model, engine: Engine, waiting: list[bool], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        starts = [long_prompt(model, 200), long_prompt(model, 200)[1:]]
+        sequences = [engine.submit(ids, GREEDY) for ids in starts]
+        engine.step()
+        waiting += [False] * 20 + [True]
+        assert engine.step() == []
+        assert [sequence.decoded for sequence in sequences] == [64, 64]
+        short = engine.submit(model.prompt("o rio"), GREEDY)
+        assert short in [piece.sequence for piece in [*engine.step(), *engine.step()]]
+        assert caplog.messages == []  # what libllama calls a failure was our wish
+        said = answers(engine, [*sequences, short])
+        assert said[:2] == [alone(model, ids) for ids in starts]
+
+    def test_many_that_come_without_end_do_not_starve_a_prompt(
+        self, model: Model, engine: Engine, waiting: list[bool]
+    ) -> None:
+        long = engine.submit(long_prompt(model, 200), GREEDY)
+        steps = 0
+        while not long.generated:
+            waiting[:] = [True] * 10_000
+            engine.step()
+            steps += 1
+        assert steps < 30
+
+    def test_where_no_slot_is_free_nobody_who_comes_ends_a_chunk(
+        self, model: Model, engine: Engine, waiting: list[bool]
+    ) -> None:
+        sequences = [engine.submit(long_prompt(model, 100)[skip:], GREEDY) for skip in range(8)]
+        waiting += [True] * 10_000
+        engine.step()
+        assert [sequence.decoded for sequence in sequences] == [16] * 8
+
+    @pytest.mark.parametrize("leave", [1, 2])
+    def test_a_chunk_ends_when_nobody_wants_it_any_more(self, model: Model, engine: Engine, leave: int) -> None:
+        sequences = [engine.submit(long_prompt(model, 100)[skip:][:50], GREEDY) for skip in (0, 1)]
+
+        def ask() -> bool:
+            for sequence in sequences[:leave]:
+                sequence.unwanted = True
+            return False
+
+        engine._somebody_waits = ask
+        pieces = engine.step() + engine.step()
+        assert [piece.sequence for piece in pieces if piece.finish == "cancelled"] == sequences[:leave]
+        if leave == 1:
+            assert sequences[1].decoded >= 50
+            said = [piece.token for piece in pieces if piece.sequence is sequences[1]]
+            assert said + answers(engine, sequences[1:])[0] == alone(model, sequences[1].ids[:50])
+
+    def test_what_cannot_be_taken_back_is_read_in_short_chunks(
+        self, model: Model, many: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Context, "recurrent", True)
+        engine = Engine(many, somebody_waits=lambda: False)
+        long = engine.submit(long_prompt(model, 100), GREEDY)
+        engine.step()
+        assert long.decoded == 16
+        engine.close()
 
 
 class TestReuse:
@@ -302,7 +402,7 @@ class TestEndings:
         writer = engine.submit(model.prompt("o mar"), GREEDY)
         engine.step()
         reader = engine.submit(long_prompt(model, 100), GREEDY)
-        monkeypatch.setattr(engine._state, "decode", _fails)
+        monkeypatch.setattr(engine._state, "decode_chunks", _fails)
         pieces = [piece for piece in [*engine.step(), *engine.step()] if piece.sequence is reader]
         assert [piece.finish for piece in pieces] == ["error"]
         assert isinstance(reader.error, DecodeError)
