@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from amalia_edge.errors import Aborted, DecodeError, DoesNotFit, LibraryMissing
+from amalia_edge.errors import Cancelled, DecodeError, DoesNotFit, LibraryMissing
 from amalia_edge.large_pages import prefer_large_pages
 from amalia_edge.native import (
     CACHE_TYPES,
@@ -197,7 +197,7 @@ class Context:
     def decode_chunks(self, chunks: Sequence[Chunk], stop: Callable[[], bool] | None = None) -> None:
         """Read chunks of several sequences in one batch; an output row is that of the last token's place in it.
 
-        `stop` is asked again and again while the CPU works; once it says so the decode is `Aborted`, and Ctrl-C ends it
+        `stop` is asked again and again while the CPU works; once it says so the decode is `Cancelled`, and Ctrl-C ends it
         likewise.
         """
         count = 0
@@ -248,7 +248,7 @@ class Context:
     def _decode(self) -> None:
         code = self._library.llama_decode(self.pointer, self._batch)
         if code == ABORTED:
-            raise Aborted("llama_decode", "aborted", "start the answer again")
+            raise Cancelled("llama_decode", "aborted", "start the answer again")
         if code:
             raise DecodeError("llama_decode", DECODE_CODES.get(code, f"code {code}"), "start the answer again")
         self._shifting = False

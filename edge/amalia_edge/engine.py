@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amalia_edge.context import Chunk, Context
-from amalia_edge.errors import Aborted, Busy, ContextFull, DecodeError, OutOfTime, UsageError
+from amalia_edge.errors import Busy, Cancelled, ContextFull, DecodeError, OutOfTime, UsageError
 from amalia_edge.messages import ToolCall
 from amalia_edge.pace import Pace
 from amalia_edge.sampler import Constraint, Sampler, SamplingConfig, logprobs
@@ -31,6 +31,7 @@ Finish = Literal["stop", "length", "cancelled", "error"]
 MOST_STEP_S = 0.25  # of reading, while others may be waiting
 LONGEST_STEP_S = 1.0  # while nobody is, and whoever comes ends it
 SAFETY = 0.8  # of that time: machines are noisy
+MOMENT_S = 0.002  # a small model's tokens that come within it are told together
 MOST_UNASKED = 8  # tokens: asking at every node whether to go on is cheap beside more of them
 WORTH_COPYING = 64  # tokens: a copy moves a slot's whole memory
 
@@ -189,7 +190,10 @@ class Engine:
         return sequence
 
     def step(self) -> list[Piece]:
-        """Read a chunk of the prompts, or write a token of each answer, by turns; give the pieces that came of it."""
+        """Read a chunk of the prompts, or write a token of each answer, by turns; give the pieces that came of it.
+
+        Of one answer alone, as many tokens are written as come within MOMENT_S.
+        """
         pieces, self._untold = self._untold, []
         try:
             for sequence in (*self._waiting, *self._reading, *self._writing):
@@ -317,7 +321,7 @@ class Engine:
         started = time.perf_counter()
         try:
             self._state.decode_chunks(chunks, stop if tokens > MOST_UNASKED else None)
-        except Aborted:
+        except Cancelled:
             self._patience_s = MOST_STEP_S
             self._recover(readers, None, pieces)
             return
@@ -370,6 +374,9 @@ class Engine:
     def _write(self, pieces: list[Piece]) -> None:
         """Decode the last token of each answer in one batch, and sample the next ones."""
         sequences = self._writing[:]
+        if len(sequences) == 1 and not self._reading and (most := self._picked_ahead(sequences[0])) > 1:
+            self._write_for_a_moment(sequences[0], most, pieces)
+            return
         started = time.perf_counter()
         try:
             self._state.decode_each(
@@ -391,8 +398,42 @@ class Engine:
             else:
                 sequence.decode_s += elapsed
 
+    def _picked_ahead(self, sequence: Sequence) -> int:
+        """Say how many tokens of an answer may be picked before the first of them is told."""
+        sampling = sequence.sampling
+        if not sequence.generated or sampling.stop or sampling.logprobs is not None or sequence._constraint is not None:
+            return 1
+        room = self.context - len(sequence.ids)
+        return room if sampling.limit is None else min(room, sampling.limit - sequence.generated)
+
+    def _write_for_a_moment(self, sequence: Sequence, most: int, pieces: list[Piece]) -> None:
+        """Pick the tokens that come within a moment, then tell them: what Python does between two is dear beside few weights."""
+        state, sample, place = self._state, sequence._sampler.sample, _place(sequence)
+        ends = None if sequence.sampling.ignore_end else self._vocabulary.ends
+        token, position, problem = sequence.ids[-1], sequence.decoded, None
+        tokens: list[int] = []
+        started = time.perf_counter()
+        until = started + MOMENT_S
+        try:
+            while True:
+                state.decode_each([token], [position + len(tokens)], [place])
+                token = sample(state, 0)
+                tokens.append(token)
+                if len(tokens) == most or (ends and ends(token)) or time.perf_counter() >= until:
+                    break
+            self._copied.clear()
+        except DecodeError as error:
+            problem = error
+        finally:  # Ctrl-C too: what the sampler picked it counts on
+            for token in tokens:
+                sequence.decoded += 1
+                self._tell(sequence, token, pieces)
+        sequence.decode_s += time.perf_counter() - started
+        if problem is not None:
+            self._recover([sequence], problem, pieces)
+
     def _sample(self, sequence: Sequence, row: int, pieces: list[Piece]) -> None:
-        """Pick the token that output row `row` leads to; the very last token of an answer is never fed back."""
+        """Pick the token that output row `row` leads to."""
         sampling = sequence.sampling
         logprob: float | None = None
         top: tuple[tuple[int, float], ...] = ()
@@ -409,6 +450,18 @@ class Engine:
             except DecodeError as error:
                 pieces.append(self._fail(sequence, error))
                 return
+        self._tell(sequence, token, pieces, logprob, top)
+
+    def _tell(
+        self,
+        sequence: Sequence,
+        token: int,
+        pieces: list[Piece],
+        logprob: float | None = None,
+        top: tuple[tuple[int, float], ...] = (),
+    ) -> None:
+        """Add a token to its answer, and give what it says; the very last one is never fed back."""
+        sampling = sequence.sampling
         if not sampling.ignore_end and self._vocabulary.ends(token):
             pieces.append(self._end(sequence, "stop", Piece("", token, None, sequence, logprob, top)))
             return

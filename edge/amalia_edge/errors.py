@@ -79,10 +79,6 @@ class DecodeError(AmaliaError):
     exit_code = 4
 
 
-class Aborted(DecodeError):
-    """It was asked to stop."""
-
-
 class ContextFull(DecodeError):
     pass
 

@@ -9,7 +9,7 @@ import mmap
 import re
 from pathlib import Path
 
-LEAST = 16 << 20  # bytes of a stretch of memory that is worth it
+LEAST = 2 << 20  # bytes of a stretch of memory: one large page
 _STRETCH = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p 00000000 00:00 0\s*", re.ASCII)
 
 

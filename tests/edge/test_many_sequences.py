@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,12 @@ WORDS = [
 def many(tiny: Path) -> Iterator[Model]:
     with Model.open(tiny, LoadConfig(context=256, threads=2, sequences=8)) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def single_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a step write one token, however fast: the tests count them."""
+    monkeypatch.setattr(engine_module, "MOMENT_S", 0.0)
 
 
 @pytest.fixture
@@ -257,6 +264,68 @@ class TestLongChunks:
         engine.step()
         assert long.decoded == 16
         engine.close()
+
+
+class TestMoments:
+    """A lone answer's tokens that come within a moment are told together."""
+
+    @pytest.fixture(autouse=True)
+    def long_moment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine_module, "MOMENT_S", 60.0)
+
+    def test_a_step_writes_them_all_and_they_are_the_same(self, model: Model, engine: Engine) -> None:
+        sequence = engine.submit(model.prompt("o mar"), GREEDY)
+        first, rest = engine.step(), engine.step()
+        assert (len(first), len(rest), sequence.finish) == (1, 11, "length")
+        said = [piece.token for piece in [*first, *rest]]
+        assert said == answers(engine, [engine.submit(sequence.ids[: sequence.prompt_tokens], GREEDY)])[0]
+        assert sequence.decoded == len(sequence.ids) - 1
+
+    def test_nothing_is_written_past_the_end(
+        self, model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sequence = engine.submit(model.prompt("o mar"), SamplingConfig(temperature=0, limit=40))
+        engine.step()
+        fourth = [piece.token for piece in model.complete(sequence.ids[: sequence.prompt_tokens], GREEDY)][4]
+        monkeypatch.setattr(engine._vocabulary, "ends", lambda token: token == fourth)
+        rest = engine.step()
+        assert (sequence.finish, rest[-1].token, rest[-1].text) == ("stop", fourth, "")
+        assert sequence.decoded == len(sequence.ids)
+
+    def test_a_stop_string_is_looked_for_after_each(self, model: Model, engine: Engine) -> None:
+        whole = "".join(piece.text for piece in model.complete(model.prompt("o mar"), GREEDY))
+        stopped = engine.submit(
+            model.prompt("o mar"), SamplingConfig(temperature=0, limit=12, ignore_end=True, stop=(whole[4:7],))
+        )
+        assert "".join(piece.text for piece in engine.stream(stopped)) == whole[: whole.index(whole[4:7])]
+        assert stopped.decoded <= len(stopped.ids)
+
+    @pytest.mark.parametrize("problem", [KeyboardInterrupt, DecodeError("llama_decode", "code 7", "start again")])
+    def test_what_was_picked_before_it_broke_is_told(
+        self, model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch, problem: BaseException
+    ) -> None:
+        sequence = engine.submit(model.prompt("o mar"), GREEDY)
+        said, decode_each, calls = engine.step(), engine._state.decode_each, 0
+
+        def breaks(*words: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 4:
+                raise problem
+            decode_each(*words)
+
+        monkeypatch.setattr(engine._state, "decode_each", breaks)
+        if problem is KeyboardInterrupt:
+            with pytest.raises(KeyboardInterrupt):
+                engine.step()
+        else:
+            said += engine.step()
+            assert said[-1].finish == "error"
+            said.pop()
+        monkeypatch.undo()
+        said += list(engine.stream(sequence)) if sequence.finish is None else []
+        wanted = alone(model, sequence.ids[: sequence.prompt_tokens])
+        assert [piece.token for piece in said] == (wanted if problem is KeyboardInterrupt else wanted[:4])
 
 
 class TestReuse:
