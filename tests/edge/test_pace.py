@@ -23,6 +23,10 @@ def test_it_settles_on_the_largest_size_that_fits(seconds: float, fixed: float, 
     assert max(set(sizes[-30:]), key=sizes[-30:].count) == best
 
 
+def test_much_time_is_soon_made_use_of() -> None:
+    assert settle(Pace(512), 1.0, 0.06, 0.0033, 5)[-1] > 200
+
+
 def test_before_anything_is_known_it_asks_for_little() -> None:
     assert Pace(512).fitting(1.0) == 32
     assert Pace(8).fitting(1.0) == 8
