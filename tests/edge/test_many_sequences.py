@@ -286,10 +286,10 @@ class TestMoments:
     ) -> None:
         sequence = engine.submit(model.prompt("o mar"), SamplingConfig(temperature=0, limit=40))
         engine.step()
-        fourth = [piece.token for piece in model.complete(sequence.ids[: sequence.prompt_tokens], GREEDY)][4]
-        monkeypatch.setattr(engine._vocabulary, "ends", lambda token: token == fourth)
+        last = [piece.token for piece in model.complete(sequence.ids[: sequence.prompt_tokens], GREEDY)][4]
+        monkeypatch.setattr(engine._vocabulary, "ends", lambda token: token == last)
         rest = engine.step()
-        assert (sequence.finish, rest[-1].token, rest[-1].text) == ("stop", fourth, "")
+        assert (sequence.finish, rest[-1].token, rest[-1].text) == ("stop", last, "")
         assert sequence.decoded == len(sequence.ids)
 
     def test_a_stop_string_is_looked_for_after_each(self, model: Model, engine: Engine) -> None:
