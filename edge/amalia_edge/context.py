@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from amalia_edge.errors import Cancelled, DecodeError, DoesNotFit, LibraryMissing
 from amalia_edge.large_pages import prefer_large_pages
+from amalia_edge.memory import output_room
 from amalia_edge.native import (
     CACHE_TYPES,
     FLASH_ATTENTION,
@@ -122,7 +123,8 @@ class Context:
         parameters.no_perf = True
         self._every = every or on_node is not None
         if not self._every:
-            parameters.n_outputs_max = config.sequences  # or a batch of logits is reserved: 0.2 GB at 128,000 tokens
+            # Room for a whole batch's is libllama's default: 0.2 GB at 128,000 tokens.
+            parameters.n_outputs_max = output_room(config.sequences)
         if on_node is not None:
             parameters.cb_eval = on_node
         interrupts: list[BaseException] = []

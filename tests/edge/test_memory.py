@@ -10,7 +10,7 @@ from amalia_edge import native
 from amalia_edge.gguf import read_header
 from amalia_edge.host import Host
 from amalia_edge.load_config import LoadConfig
-from amalia_edge.memory import Model
+from amalia_edge.memory import Model, output_room
 from amalia_edge.placement import place
 from amalia_edge.simulate import simulate
 
@@ -95,6 +95,13 @@ def test_weights_that_are_copied_for_this_cpu_are_counted_to_the_byte(
         copied, _ = model.weights(range(model.shape.layers + 1), on_gpu=False, copies=True)
         real = sum(size for name, size in buffers.items() if name != "CPU_Mapped")
         assert copied == pytest.approx(real, abs=2 * PRINTED), (level, buffers)
+
+
+@pytest.mark.parametrize("sequences", [1, 4, 16, 17, 100])
+def test_what_lies_behind_the_outputs_numbers_begins_a_cache_line(sequences: int) -> None:
+    room = output_room(sequences)
+    assert sequences <= room < sequences + 16
+    assert room * 4 % 64 == 0  # int32 in lines of 64 bytes
 
 
 def test_every_sequence_has_a_cache_of_its_own_in_whole_pads(tmp_path: Path) -> None:
