@@ -33,13 +33,19 @@ prove: $(READY)  ## check the promises that take minutes: equal ids, no forged t
 		echo "== $$proof"; (cd tests && ../$(BIN)/python -m edge.$$proof) || exit 1; done
 
 RESULTS := kernels_bench/results
-BENCH_LEVELS := Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_0,Q3_K_M,Q2_K
+LEVELS_PLAIN := F32,F16,Q8_0,Q6_K,Q5_1,Q5_K_M,Q5_K_S,Q5_0,Q4_1,Q4_K_M,IQ4_NL,Q4_K_S,Q4_0,IQ4_XS,Q3_K_L,Q3_K_M,IQ3_M,IQ3_S,Q3_K_S,Q2_K,Q2_0,TQ2_0,TQ1_0,Q1_0
+LEVELS_IMATRIX := IQ3_XS,IQ3_XXS,Q2_K_S,IQ2_M,IQ2_S,IQ2_XS,IQ2_XXS,IQ1_M,IQ1_S
+IMATRIX := build/fadinho.imatrix.gguf
+BENCH_ALL := $(BIN)/amalia bench all fadinho -r 20 --answers 50 -o $(RESULTS)
 
-bench: $(READY)  ## measure fadinho and two shapes on this machine; render kernels_bench/results and the README's table
-	for level in Q4_K_M Q8_0; do $(BIN)/amalia bench shape amalia-9b --level $$level -n 64 -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
-	for level in Q8_0 Q6_K Q4_K_M Q4_0; do $(BIN)/amalia bench shape eurollm-1.7b --level $$level -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
+bench: $(READY)  ## measure fadinho and two shapes here (an hour and a half); render kernels_bench/results and the README's table
 	$(BIN)/amalia bench kernels --shape amalia-9b --records $(RESULTS)/kernels.jsonl --resume
-	$(BIN)/amalia bench all fadinho --levels $(BENCH_LEVELS) --answers 50 -o $(RESULTS)
+	for level in Q8_0 Q6_K Q4_K_M Q4_0; do $(BIN)/amalia bench shape eurollm-1.7b --level $$level -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
+	for level in Q4_K_M Q8_0; do $(BIN)/amalia bench shape amalia-9b --level $$level -n 64 -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
+	for device in jetson-orin-nano jetson-orin-nx jetson-agx-orin; do $(BIN)/amalia bench shape amalia-9b --device $$device --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
+	[ -f $(IMATRIX) ] || { mkdir -p build && $(BIN)/amalia imatrix fadinho:BF16 -o $(IMATRIX); }
+	$(BENCH_ALL) --levels $(LEVELS_PLAIN)
+	$(BENCH_ALL) --levels $(LEVELS_IMATRIX) --imatrix $(IMATRIX)
 	$(BIN)/amalia bench report $(RESULTS)/*.jsonl -o $(RESULTS)/report.html --plots $(RESULTS)/plots
 	$(BIN)/amalia bench report $(RESULTS)/*.jsonl -o $(RESULTS)/report.md
 	$(BIN)/python $(RESULTS)/readme_table.py

@@ -21,6 +21,7 @@ class EverythingConfig:
     quick: bool = False
     repetitions: int | None = None
     answers: int = 0
+    importance: Path | None = None  # importance data, without which the smallest levels are not made
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -36,18 +37,18 @@ def make_levels(config: EverythingConfig) -> tuple[Path, list[Path]]:
     try:
         base = find(config.model)
     except ModelNotFound:
-        base = _made(config.model, (BASE,))[0]
+        base = _made(config.model, (BASE,), None)[0]
     source = str(base) if Path(config.model).suffix == ".gguf" else config.model
     wanted = tuple(level for level in config.levels if level != BASE)
-    return base, _made(source, wanted)
+    return base, _made(source, wanted, config.importance)
 
 
-def _made(source: str, levels: tuple[str, ...]) -> list[Path]:
+def _made(source: str, levels: tuple[str, ...], importance: Path | None) -> list[Path]:
     """Convert, in one pass, the levels whose files are not in the models' folder."""
-    outputs = prepare(ConvertConfig(source, levels, models_folder())).outputs
+    outputs = prepare(ConvertConfig(source, levels, models_folder(), importance=importance)).outputs
     missing = tuple(output.level.name for output in outputs if not output.path.exists())
     if missing:
-        convert(ConvertConfig(source, missing, models_folder()))
+        convert(ConvertConfig(source, missing, models_folder(), importance=importance))
     return [output.path for output in outputs]
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from amalia_bench.everything import EverythingConfig, commands, make_levels
+from amalia_convert.imatrix import ImatrixConfig, collect_imatrix
 from amalia_edge.cli.door import run_door
 from amalia_edge.errors import UsageError
+from amalia_edge.gguf import read_header
 from models import tiny_model
 
 
@@ -30,6 +32,17 @@ def test_a_level_that_is_already_there_is_not_made_again(tmp_path: Path, monkeyp
     assert second[0] == first[0]
     assert second[0].stat().st_mtime_ns == before
     assert [path.suffix for path in second] == [".gguf", ".gguf"]
+
+
+def test_the_smallest_levels_are_made_with_importance_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    model = tiny_model(tmp_path / "tiny.gguf", kind="F16")
+    with pytest.raises(UsageError, match="IQ2_XS"):
+        make_levels(EverythingConfig(str(model), ("IQ2_XS",)))
+    importance = tmp_path / "tiny.imatrix.gguf"
+    collect_imatrix(ImatrixConfig(str(model), out=importance, chunk_size=32, chunks=2, threads=1))
+    _, levels = make_levels(EverythingConfig(str(model), ("IQ2_XS",), importance=importance))
+    assert read_header(levels[0]).metadata["quantize.imatrix.file"]
 
 
 def test_no_level_at_all_is_refused() -> None:

@@ -33,6 +33,7 @@ from amalia_edge.console import emit, err
 @click.option("--quick", is_flag=True, help="A first answer: a part of the texts, wider intervals.")
 @click.option("-r", "--repetitions", type=int, help="Times each speed test is run. [default: 5]")
 @click.option("--answers", default=EverythingConfig.answers, show_default=True, help="Questions to answer, to count Brazilian markers.")  # fmt: skip
+@click.option("--imatrix", "importance", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Importance data, from amalia imatrix or llama-imatrix.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Say which commands it takes, and run none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: {schema, command, result}.")
 @click.version_option(__version__, prog_name="amalia")
@@ -45,6 +46,7 @@ def everything(
     quick: bool,
     repetitions: int | None,
     answers: int,
+    importance: Path | None,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -52,7 +54,8 @@ def everything(
 
     MODEL is a 16-bit GGUF, a checkpoint's folder, org/name on the Hub, or fadinho. What was stopped goes on.
     """
-    config = EverythingConfig(model, tuple(filter(None, levels.split(","))), folder, quick, repetitions, answers)
+    wanted = tuple(filter(None, levels.split(",")))
+    config = EverythingConfig(model, wanted, folder, quick, repetitions, answers, importance)
     base, files = (Path(model), [Path(f"{model}:{level}") for level in config.levels]) if dry_run else make_levels(config)  # fmt: skip
     steps = commands(config, base, files)
     lines = [shlex.join(["amalia", "bench", *words]) for words in steps]
