@@ -42,7 +42,7 @@ bench: $(READY)  ## measure fadinho and two shapes here (an hour and a half); re
 	$(BIN)/amalia bench kernels --shape amalia-9b --records $(RESULTS)/kernels.jsonl --resume
 	for level in Q8_0 Q6_K Q4_K_M Q4_0; do $(BIN)/amalia bench shape eurollm-1.7b --level $$level -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
 	for level in Q4_K_M Q8_0; do $(BIN)/amalia bench shape amalia-9b --level $$level -n 64 -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
-	for device in jetson-orin-nano jetson-orin-nx jetson-agx-orin; do $(BIN)/amalia bench shape amalia-9b --device $$device --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
+	for device in jetson-orin-nano jetson-orin-nx jetson-agx-orin; do $(BIN)/amalia bench shape amalia-9b --device $$device -n 64 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
 	[ -f $(IMATRIX) ] || { mkdir -p build && $(BIN)/amalia imatrix fadinho:BF16 -o $(IMATRIX); }
 	$(BENCH_ALL) --levels $(LEVELS_PLAIN)
 	$(BENCH_ALL) --levels $(LEVELS_IMATRIX) --imatrix $(IMATRIX)

@@ -29,7 +29,7 @@ def speed_body(measurement: Measurement, machine: Machine) -> dict[str, Any]:
         "cpu_info": machine.cpu,
         "gpu_info": ", ".join(machine.gpus),
         "backends": ",".join(facts.library.backends),
-        "model_filename": str(facts.path),
+        "model_filename": facts.path.name,  # records are shown to others
         "model_type": facts.description,
         "model_size": facts.header.weight_bytes,
         "model_n_params": facts.header.parameters,

@@ -124,7 +124,7 @@ def advice(rows: Sequence[Row]) -> str:
     said = f"{heading(best, rows)} writes {_per_second(best)}"
     share = best.get("roofline_share")
     if share is None:
-        return f"{said}: run it with amalia run {best['model_filename']}."
+        return f"{said}: what its level loses, amalia bench quality tells."
     if share > 1 or best.get("in_cache"):
         return (
             f"{said} from the processor's cache: measure the model you will use, for a larger one is limited by memory."

@@ -5,6 +5,8 @@ both are heard there. A level is set against the base pair by pair, and each pai
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,11 @@ from numpy.typing import NDArray
 
 from amalia_bench import answers as answering
 from amalia_bench.identity import Identity, identify
-from amalia_bench.intervals import block_bootstrap, paired, proportion
+from amalia_bench.intervals import block_bootstrap, paired, paired_shares, proportion
 from amalia_bench.machine import Machine, loaded_library
 from amalia_bench.margins import PROMPTS, TURN, ContextReader, Margin, Scorer, spell_all
 from amalia_bench.markers import count
+from amalia_bench.notes import Notes
 from amalia_bench.pairs import CLASSES, STRENGTHS, Pair, hash_of
 from amalia_bench.records import Row, record
 from amalia_edge.chat import default_system
@@ -62,10 +65,12 @@ def measure_variety(
     machine: Machine,
     known: Sequence[Row] = (),
     watch: Callable[[int], None] = lambda steps: None,
+    notes: Path | None = None,
 ) -> Iterator[Measured]:
     """Score pairs on the first model, then on the others, each beside the first; one row for each model and prompt.
 
-    Rows in `known` of the same file, base, pairs and settings are taken over. `watch` hears of `steps` in all.
+    Rows in `known` of the same file, base, pairs and settings are taken over. `watch` hears of `steps` in all. What of a
+    row is known when it is stopped stays in the folder `notes`, and the next run goes on from there.
     """
     identities = [identify(path) for path in paths]
     questions = answering.read_questions() if config.answers else []
@@ -73,7 +78,7 @@ def measure_variety(
         raise UsageError("--answers", f"{config.answers}, and there are {len(questions)} questions", "ask for fewer")
     for other in identities[1:]:
         _comparable(identities[0], other, config.prompts)
-    run = _Run(pairs, config, machine, identities[0], questions[: config.answers], watch)
+    run = _Run(pairs, config, machine, identities[0], questions[: config.answers], watch, notes)
     for path, identity in zip(paths, identities, strict=True):
         yield from run.measure(path, identity, known)
 
@@ -112,7 +117,7 @@ def _figures(values: NDArray[np.float64], base: NDArray[np.float64] | None) -> d
         **dict.fromkeys(("delta_margin", "delta_margin_ci95", "delta_prefers_european", "delta_prefers_european_ci95")),
     }
     if base is not None:
-        moved, turned = paired(values[:, 0], base[:, 0], each), paired(prefers[:, 0], base[:, 0] > 0, each)
+        moved, turned = paired(values[:, 0], base[:, 0], each), paired_shares(prefers[:, 0], base[:, 0] > 0)
         figures |= {"delta_margin": moved.mean, "delta_margin_ci95": moved.bounds}
         figures |= {"delta_prefers_european": turned.mean, "delta_prefers_european_ci95": turned.bounds}
     return figures
@@ -128,6 +133,7 @@ class _Run:
     base: Identity
     questions: Sequence[answering.Question]
     watch: Callable[[int], None]
+    notes: Path | None
     base_margins: dict[str, list[Margin]] = dataclasses.field(default_factory=dict)  # by prompt
 
     def measure(self, path: Path, identity: Identity, known: Sequence[Row]) -> Iterator[Measured]:
@@ -148,19 +154,28 @@ class _Run:
                 yield Measured(row, fresh=True)
 
     def _row(self, model: Model, prompt: str, settings: Mapping[str, Any], identity: Identity) -> Row:
-        margins = self._margins(model, prompt)
+        notes = self._notes(settings, identity)
+        margins = self._margins(model, prompt, notes)
         base = self.base_margins.get(prompt)
         self._keep(prompt, margins)
         body: dict[str, Any] = {**settings, **summarise(self.pairs, margins, base)}
-        body["generated"] = self._generated(model) if self._answers(prompt) else None
+        body["generated"] = self._generated(model, notes) if self._answers(prompt) else None
         body["base"] = None if settings["against"] is None else dataclasses.asdict(self.base)
+        body["gradient_pairs"] = sorted(pair.id for pair in self.pairs if pair.strength == "gradient")
         body["margins"] = {
             pair.id: [round(value, DIGITS) for value in margin]
             for pair, margin in zip(self.pairs, margins, strict=True)
         }
+        notes.forget()
         return record("variety", body, self.machine, loaded_library(), identity)
 
-    def _margins(self, model: Model, prompt: str) -> list[Margin]:
+    def _notes(self, settings: Mapping[str, Any], identity: Identity) -> Notes:
+        """Open the notes of a row, which are of these settings, this file and this library."""
+        of = [settings, identity.sha256, dataclasses.asdict(loaded_library()), self.config.gpu_layers, self._asked()]
+        key = hashlib.sha256(json.dumps(of).encode()).hexdigest()
+        return Notes(self.notes / f"{key[:32]}.jsonl" if self.notes else None)
+
+    def _margins(self, model: Model, prompt: str, notes: Notes) -> list[Margin]:
         spelt = spell_all(model, prompt, self.pairs)
         size, longest = self._load(model.header.path).context or 0, 0
         for pair, one in zip(self.pairs, spelt, strict=True):
@@ -173,20 +188,21 @@ class _Run:
         try:
             model.adapt(context.pointer)
             scorer = Scorer(ContextReader(context, min(self.config.batch, size), model.vocabulary.size))
-            margins = []
             for pair, one in zip(self.pairs, spelt, strict=True):
-                margins.append(scorer.score(pair, one))
+                if pair.id not in notes:
+                    notes[pair.id] = scorer.score(pair, one)
                 self.watch(1)
-            return margins
+            return [Margin(*notes[pair.id]) for pair in self.pairs]
         finally:
             context.close()
 
-    def _generated(self, model: Model) -> dict[str, Any]:
-        texts = []
-        for question in self.questions:
-            texts.append(answering.answer(model, question, self.config.limit))
+    def _generated(self, model: Model, notes: Notes) -> dict[str, Any]:
+        names = [f"answer to {question.id}" for question in self.questions]
+        for name, question in zip(names, self.questions, strict=True):
+            if name not in notes:
+                notes[name] = answering.answer(model, question, self.config.limit)
             self.watch(ANSWER_STEPS)
-        return {**answering.count_answers(texts, count), **self._asked()}
+        return {**answering.count_answers([notes[name] for name in names], count), **self._asked()}
 
     def _asked(self) -> dict[str, Any]:
         return {"questions_sha256": answering.hash_of(self.questions), "sampling": "greedy", "limit": self.config.limit}

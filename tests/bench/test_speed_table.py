@@ -107,7 +107,7 @@ def test_another_program_stands_below_with_the_ratio_and_its_spread(rows: list[d
         ({"roofline_share": 0.5}, "50% of what this memory allows: try other -t"),
         ({"roofline_share": 1.4}, "from the processor's cache"),
         ({"roofline_share": 0.5, "in_cache": True}, "from the processor's cache"),
-        ({"roofline_share": None}, "amalia run toy-Q8_0.gguf"),
+        ({"roofline_share": None}, "what its level loses, amalia bench quality tells"),
     ],
     ids=str,
 )

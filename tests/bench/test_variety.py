@@ -1,6 +1,7 @@
 """A tiny model and a second one as its level: what is set beside what, and what is taken over from records."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,12 @@ def test_a_difference_is_paired() -> None:
     assert told["delta_margin"] == pytest.approx(-0.25)
     assert told["delta_margin_ci95"] == pytest.approx([-0.25, -0.25])
     assert told["margin_ci95"][1] - told["margin_ci95"][0] > 10
+
+
+def test_where_no_pair_turned_the_interval_still_has_a_width() -> None:
+    told = summarise(PAIRS[:4], margins(1, 1, 1, 1), margins(1, 1, 1, 1))["overall"]
+    low, high = told["delta_prefers_european_ci95"]
+    assert low < 0 < high
 
 
 def test_pairs_that_turned_are_told_as_a_difference_of_shares() -> None:
@@ -142,6 +149,69 @@ def test_what_is_known_of_other_pairs_is_measured_again(tiny: Path, machine: Mac
     known = [one.row for one in measured]
     (one,) = measure_variety([tiny], changed, dataclasses.replace(CONFIG, prompts=("bare",)), machine, known)
     assert one.fresh
+
+
+def test_what_was_stopped_goes_on_with_the_pair_it_was_at(
+    tiny: Path, machine: Machine, measured: list[Measured], tmp_path: Path
+) -> None:
+    bare, heard = dataclasses.replace(CONFIG, prompts=("bare",)), []
+
+    def stop(count: int) -> None:
+        heard.append(count)
+        if len(heard) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(measure_variety([tiny], PAIRS, bare, machine, watch=stop, notes=tmp_path))
+    (kept,) = tmp_path.iterdir()
+    lines = kept.read_text().splitlines()
+    assert [json.loads(line)[0] for line in lines] == [pair.id for pair in PAIRS[:6]]
+    lines[0] = json.dumps([PAIRS[0].id, [1234.0, 1.0]])  # taken over, not scored again
+    kept.write_text("\n".join(lines)[:-3])  # and the last is cut
+    (one,) = measure_variety([tiny], PAIRS, bare, machine, notes=tmp_path)
+    assert one.row["margins"] == measured[0].row["margins"] | {PAIRS[0].id: [1234.0, 1.0]}
+    assert not list(tmp_path.iterdir())
+
+
+def test_notes_are_of_one_file(tiny: Path, other: Path, machine: Machine, tmp_path: Path) -> None:
+    def stop(count: int) -> None:
+        raise KeyboardInterrupt
+
+    for path in (tiny, other):
+        with pytest.raises(KeyboardInterrupt):
+            list(measure_variety([path], PAIRS, CONFIG, machine, watch=stop, notes=tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_answers_are_not_given_twice(tiny: Path, machine: Machine, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, answers=2, limit=5, prompts=("default",))
+
+    def stop(count: int) -> None:
+        if count > 1:  # an answer
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(measure_variety([tiny], PAIRS, config, machine, watch=stop, notes=tmp_path))
+    (kept,) = tmp_path.iterdir()
+    *lines, last = kept.read_text().splitlines()
+    assert json.loads(last)[0].startswith("answer to ")
+    kept.write_text("\n".join([*lines, json.dumps([json.loads(last)[0], "uma duas três"])]) + "\n")
+    (one,) = measure_variety([tiny], PAIRS, config, machine, notes=tmp_path)
+    (plain,) = measure_variety([tiny], PAIRS, config, machine)
+    assert one.row["generated"] != plain.row["generated"]
+
+
+def test_where_no_notes_can_be_kept_it_goes_on_without(
+    tiny: Path, machine: Machine, measured: list[Measured], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    bare = dataclasses.replace(CONFIG, prompts=("bare",))
+    (one,) = measure_variety([tiny], PAIRS, bare, machine, notes=tmp_path / "file" / "folder")
+    assert one.row["margins"] == measured[0].row["margins"]
+
+
+def test_gradient_pairs_are_named_in_the_record(measured: list[Measured]) -> None:
+    assert measured[0].row["gradient_pairs"] == ["motion-001"]
 
 
 def test_every_step_is_heard_of(tiny: Path, other: Path, machine: Machine, measured: list[Measured]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from amalia_bench.everything import EverythingConfig, commands, make_levels
+from amalia_bench.everything import EverythingConfig, commands, make_levels, told_levels
 from amalia_edge import __version__
 from amalia_edge.console import emit, err
 
@@ -56,7 +56,7 @@ def everything(
     """
     wanted = tuple(filter(None, levels.split(",")))
     config = EverythingConfig(model, wanted, folder, quick, repetitions, answers, importance)
-    base, files = (Path(model), [Path(f"{model}:{level}") for level in config.levels]) if dry_run else make_levels(config)  # fmt: skip
+    base, files = told_levels(config) if dry_run else make_levels(config)
     steps = commands(config, base, files)
     lines = [shlex.join(["amalia", "bench", *words]) for words in steps]
     if dry_run:

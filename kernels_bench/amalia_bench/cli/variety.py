@@ -11,6 +11,7 @@ from amalia_bench.margins import PROMPTS
 from amalia_bench.pairs import read_pairs
 from amalia_bench.variety import VarietyConfig, measure_variety, steps
 from amalia_edge import __version__
+from amalia_edge.build import cache_folder
 from amalia_edge.console import emit, err, progress
 from amalia_edge.errors import UsageError
 from amalia_edge.store import find
@@ -75,18 +76,18 @@ def variety(
         prompts=PROMPTS if prompt == "both" else (prompt,), answers=answers, threads=threads, gpu_layers=gpu_layers
     )
     paths, pairs, rows = [find(name) for name in (base, *levels)], read_pairs(pairs_at), []
-    ended = 0
+    ended, notes = 0, cache_folder() / "variety"
     try:
         with progress("scoring", steps(paths, pairs, config), in_bytes=False) as bar:
-            for row, fresh in measure_variety(paths, pairs, config, this_machine(), known, bar.advance):
+            for row, fresh in measure_variety(paths, pairs, config, this_machine(), known, bar.advance, notes):
                 rows.append(row)
                 if fresh and records_at:
                     records.append(records_at, row)
     except KeyboardInterrupt:
+        err.print("Interrupted: the same command goes on with the pair it was at; --records FILE keeps what was ended.")
         if not rows:
             raise
         ended = INTERRUPTED
-        err.print("Interrupted: what was measured so far follows; --records FILE with --resume goes on from there.")
     if as_json:
         emit("bench variety", {"rows": rows})
     else:
