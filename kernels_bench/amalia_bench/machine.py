@@ -1,5 +1,6 @@
 """The machine a figure belongs to: no rate is shown without it."""
 
+import ctypes
 import resource
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from amalia_edge import native
 from amalia_edge.build import installed_build
 from amalia_edge.decision import VERSION
 
+GPU_SHARE = 0.9  # of its memory: the rest is the driver's and the display's
 WORTH_ASKING = ("uname", "nproc", "python3", "sysctl", "nvidia-smi", "nvpmodel", "vm_stat", "sw_vers")
 
 
@@ -23,6 +25,8 @@ class Library:
     devices: tuple[str, ...]
     backends: tuple[str, ...]
     compiler: str  # empty if somebody else than `amalia setup` built it
+    flags: tuple[str, ...] = ()  # for the compiler and CMake, where we built it
+    ggml: str = ""  # its version; the sources from the package index name no commit
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,34 @@ def this_machine(root: Path = Path("/"), ask: edge_machine.Ask | None = None) ->
 
 def loaded_library() -> Library:
     """Describe the libllama of this process."""
-    devices = native.devices()
+    devices, build = native.devices(), installed_build() or {}
     return Library(
         version=f"llama-cpp-python {VERSION}",
         features=native.features(),
         devices=tuple(f"{device.name} ({device.description})" for device in devices),
         backends=tuple(dict.fromkeys(device.name.rstrip("0123456789") for device in devices)),
-        compiler=str((installed_build() or {}).get("compiler", "")),
+        compiler=str(build.get("compiler", "")),
+        flags=tuple(map(str, build.get("flags", ()))),
+        ggml=_ggml_version(),
     )
+
+
+def _ggml_version() -> str:
+    """Ask ggml itself; one that has no such function stays unnamed."""
+    told = getattr(native.library()._lib, "ggml_version", None)
+    if told is None:
+        return ""
+    told.restype = ctypes.c_char_p
+    return (told() or b"").decode("ascii", "replace")
+
+
+def room(machine: Machine, gpu_layers: int, root: Path = Path("/"), ask: edge_machine.Ask | None = None) -> int:
+    """Give the bytes models may take together: of the machine's memory, and of its GPUs' where layers go there."""
+    if not (machine.gpus and gpu_layers):
+        return machine.available
+    told = [gpu.memory.partition(" MiB") for gpu in edge_machine.look(root, ask or edge_machine.answers(root)).gpus]
+    totals = [int(number) << 20 for number, unit, _ in told if unit and number.isdecimal()]  # what is shared tells none
+    return min(machine.available, int(GPU_SHARE * sum(totals))) if totals else machine.available
 
 
 def peak_memory(status: Path = Path("/proc/self/status")) -> int:

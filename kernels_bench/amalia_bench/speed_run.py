@@ -8,7 +8,7 @@ from amalia_bench import records
 from amalia_bench.against import Rival, beside
 from amalia_bench.bandwidth import measure_bandwidth
 from amalia_bench.identity import identify
-from amalia_bench.machine import Machine
+from amalia_bench.machine import Machine, room
 from amalia_bench.records import Row
 from amalia_bench.speed import Opener, Surroundings, Trial, measure_speed
 from amalia_bench.speed_row import Key, key_of, make_key, speed_record
@@ -17,9 +17,10 @@ from amalia_bench.thermal import Thermometer
 from amalia_edge.device import usable_cores
 
 
-def here(machine: Machine) -> Surroundings:
+def here(machine: Machine, wanted: Sequence[Trial] = ()) -> Surroundings:
     """Look at all there is to look at on this machine."""
-    return Surroundings(machine.available, Thermometer(), lambda threads: measure_bandwidth(threads).read_gbps)
+    layers = max((abs(trial.config.load.gpu_layers) for trial in wanted), default=0)
+    return Surroundings(room(machine, layers), Thermometer(), lambda threads: measure_bandwidth(threads).read_gbps)
 
 
 def split(
@@ -56,7 +57,7 @@ def run_speed(
 ) -> Iterator[Row]:
     """Measure, and give each row after it was appended to `keep`."""
     for measurement in measure_speed(
-        wanted, beside(rival, opener) if rival else opener, surroundings or here(machine), watch
+        wanted, beside(rival, opener) if rival else opener, surroundings or here(machine, wanted), watch
     ):
         row = speed_record(measurement, machine, identify(measurement.facts.path))
         if keep is not None:

@@ -4,6 +4,7 @@ A side is a command that prints llama-bench's rows as JSON: llama-bench itself, 
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -59,13 +60,13 @@ def pick(rows: Rows, prompt: int, generated: int) -> Mapping[str, Any]:
     return next(row for row in rows if (row["n_prompt"], row["n_gen"]) == (prompt, generated))
 
 
-def compare(what: str, ours: Sequence[float], theirs: Sequence[float], wanted: float) -> bool:
+def compare(what: str, ours: Sequence[float], theirs: Sequence[float], least: float, most: float = math.inf) -> bool:
     """Print every sample of both sides, and the ratio of each pair with its spread; say whether the mean is enough."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     mean = statistics.fmean(ratios)
     stdev = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
-    enough = mean >= wanted
-    print(f"{what}: {mean:.3f} ± {stdev:.3f} ×, wanted ≥ {wanted:.2f}: {'yes' if enough else 'NO'}")
+    enough, wanted = least <= mean <= most, f"≥ {least:.2f}" if most == math.inf else f"{least:.2f} to {most:.2f}"
+    print(f"{what}: {mean:.3f} ± {stdev:.3f} ×, wanted {wanted}: {'yes' if enough else 'NO'}")
     print("   ours   " + " ".join(f"{value:.2f}" for value in ours))
     print("   theirs " + " ".join(f"{value:.2f}" for value in theirs))
     print("   ratios " + " ".join(f"{value:.3f}" for value in ratios), flush=True)

@@ -45,10 +45,18 @@ def _cells(rows: list[records.Row], level: str) -> Iterator[str]:
     yield _rate([row for row in large if row["n_gen"]])
     yield _rate([row for row in small if row["n_gen"]])
     for text in ("pt-PT", "en"):
-        found = [
-            row for row in rows if row["kind"] == "quality" and row["text"] == text and row["model"]["level"] == level
-        ]
+        found = [row for row in rows if _is_loss(row, text, level)]
         yield bracketed(number(found[-1], "mean_kld"), interval(found[-1], "kld_ci95")) if found else "–"
+
+
+def _is_loss(row: records.Row, text: str, level: str) -> bool:
+    """Tell whether a row says what fadinho lost against its 16 bits."""
+    return (
+        row["kind"] == "quality"
+        and row["against"] == "BF16"
+        and row["model"]["name"] == "fadinho"
+        and (row["text"], row["model"]["level"]) == (text, level)
+    )
 
 
 def _is_shape(row: records.Row, shape: str, level: str) -> bool:

@@ -182,7 +182,7 @@ def speed(models: tuple[str, ...], model_options: tuple[str, ...], form: str, as
     combinations of settings.
     """
     from amalia_bench.against import find_rival
-    from amalia_bench.speed_run import run_speed, split
+    from amalia_bench.speed_run import here, run_speed, split
 
     names = (*model_options, *models)
     if not names:
@@ -195,14 +195,17 @@ def speed(models: tuple[str, ...], model_options: tuple[str, ...], form: str, as
     rival = find_rival(against, theirs) if against else None
     machine, known = this_machine(), read(keep) if resume and keep.exists() else []
     rows, left = split(wanted, known, machine, rival.program if rival else "") if known else ([], wanted)
-    if not fit_together(left, machine.available):
+    surroundings = here(machine, left)
+    if not fit_together(left, surroundings.available):
         err.print("Too large to be in memory together: measured one after the other, not in turns.")
     if rows:
         err.print(f"{len(rows)} of the tests are in {keep.name} already.", markup=False)
     stopped = False
     with progress("measuring", sum(trial.steps for trial in left), in_bytes=False) as bar:
         try:
-            for row in run_speed(left, machine, rival=rival, keep=keep, watch=lambda: bar.advance(1)):
+            for row in run_speed(
+                left, machine, surroundings=surroundings, rival=rival, keep=keep, watch=lambda: bar.advance(1)
+            ):
                 rows.append(row)
         except KeyboardInterrupt:
             stopped = True

@@ -49,7 +49,9 @@ INTERRUPTED = 130
     show_envvar=True,
     help="Layers on the GPU; -1: all.",
 )
-@click.option("--records", "records_at", type=click.Path(path_type=Path), help="Append each measurement to FILE.")
+@click.option(
+    "--records", "records_at", type=click.Path(path_type=Path, dir_okay=False), help="Append each measurement to FILE."
+)
 @click.option("--resume", is_flag=True, help="Take over what --records FILE already holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: {schema, command, result}.")
 @click.version_option(__version__, prog_name="amalia")
