@@ -1,16 +1,22 @@
 """Which file was measured: its name, its contents' hash, what it holds."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.errors import LiveError
+
 from amalia_edge.build import cache_folder
+from amalia_edge.console import Bar, progress
 from amalia_edge.gguf import Header, read_header
 from amalia_edge.whole_file import write_whole
 
 PIECE = 1 << 22  # bytes read at once
 MOST_KNOWN = 1000  # files remembered
+LARGE = 1_000_000_000  # bytes: what is hashed for seconds is seen to be
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,19 @@ def _file_hash(path: Path) -> str:
 
 def _hash(path: Path) -> str:
     digest, buffer = hashlib.sha256(), bytearray(PIECE)
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb", buffering=0) as file, _shown(path.stat().st_size) as bar:
         while count := file.readinto(buffer):
             digest.update(memoryview(buffer)[:count])
+            bar.advance(count)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _shown(nbytes: int) -> Iterator[Bar]:
+    """Show how far a large file is; nothing below another bar, where rich has room for one only."""
+    with contextlib.ExitStack() as stack:
+        bar = Bar(None)
+        if nbytes >= LARGE:
+            with contextlib.suppress(LiveError):
+                bar = stack.enter_context(progress("hashing", nbytes))
+        yield bar

@@ -20,13 +20,12 @@ from amalia_bench.logits_file import Layout, LogitsFile, LogitsWriter, is_logits
 from amalia_bench.passage import Passage, passage, passage_of_file, require_same_ids
 from amalia_bench.perplexity import DEFAULT_CONTEXT, LEAST_WINDOWS, WindowReader, load_config, scored
 from amalia_bench.texts import Text, embedded
+from amalia_edge.build import cache_folder
 from amalia_edge.console import megabytes
 from amalia_edge.errors import BenchError, NotComparable, UsageError
-from amalia_edge.home import in_home
 from amalia_edge.model import LoadConfig, Model
 
 TEXTS = ("pt-PT", "en")  # where none is named, side by side
-LOGITS_FOLDER = "~/.cache/amalia/logits"
 MEMORY_PER_FILE_BYTE = 2.1  # weights may be copied into another layout, the file's pages beside them
 SAME_MODEL = (
     3e-4  # mean KLD of a model against its own file is less, on another device too; Q8_0's against 16 bits is more
@@ -71,7 +70,7 @@ class Estimate:
     passages: Sequence[Passage]
     models: int
     file_bytes: int = 0  # of disk still to be written
-    folder: Path | None = None  # where
+    files: Sequence[Path] = ()  # where
     seconds: float | None = None  # known after the first window
 
 
@@ -88,13 +87,14 @@ class Measured:
     """One level on one text."""
 
     level: Identity
-    body: dict[str, Any]
+    body: dict[str, Any]  # of a record; the whole record where it is not fresh
+    fresh: bool = True  # not among the known
 
 
 def measure_quality(
     wish: Wish, config: QualityConfig, available: int | None = None, watch: Watch | None = None
 ) -> Iterator[Measured]:
-    """Measure every level on every text; give each figure as soon as it is there.
+    """Measure every level on every text; give each figure as soon as it is there, the known ones too.
 
     On Ctrl-C the windows that were read by then are given as the first part of their text, then the interrupt goes on.
     """
@@ -172,7 +172,8 @@ def _side_by_side(
 ) -> Iterator[Measured]:
     """Read base and levels row by row at the same time."""
     head = _head(base)
-    work = _lacking(wish, levels, head, config)
+    known, work = _split(wish, levels, head, config)
+    yield from known
     if not work:
         return
     with contextlib.ExitStack() as stack:
@@ -205,13 +206,15 @@ def _through_file(
 ) -> Iterator[Measured]:
     """Read the base first, into a file for each text, then level after level against the files."""
     head = _head(base)
-    work = _lacking(wish, levels, head, config)
+    known, work = _split(wish, levels, head, config)
+    yield from known
     if not work:
         return
     with _open(wish.base, config) as reader:
         texts = [text for text, _ in work]
-        passages = [passage(reader.model, text, _context(config), config.most) for text in texts]
-        files = [_place(config, base, read, len(texts)) for read in passages]
+        every = {text.name: passage(reader.model, text, _context(config), config.most) for text in wish.texts}
+        places = {name: _place(config, base, read, len(every)) for name, read in every.items()}
+        passages, files = [every[text.name] for text in texts], [places[text.name] for text in texts]
         layouts = [Layout(_context(config), reader.model.vocabulary.size, read.windows) for read in passages]
         there = [
             windows_there(file, layout, text.name) for file, layout, text in zip(files, layouts, texts, strict=True)
@@ -222,7 +225,7 @@ def _through_file(
             if count < layout.windows
         )
         _require_room(files[0].parent, wanted)
-        estimate = Estimate(passages, 1 + len(levels), wanted, files[0].parent)
+        estimate = Estimate(passages, 1 + len(levels), wanted, list(places.values()))
         watch.announce(estimate)
         each = scored(_context(config))
         to_write = sum(layout.windows - count for layout, count in zip(layouts, there, strict=True))
@@ -241,7 +244,7 @@ def _through_file(
                 if path in paths:
                     yield from _against(reader, path, levels[path], file, read, head, pace)
     if config.logits is None and not config.keep_logits:
-        for file in files:
+        for file in places.values():
             file.unlink(missing_ok=True)
 
 
@@ -259,7 +262,9 @@ def _against_file(wish: Wish, levels: dict[Path, Identity], config: QualityConfi
             with _open(path, config) as reader:
                 file.require_vocabulary(reader.model.vocabulary.size, level.file)
                 read = passage_of_file(reader.model, file, wish.texts, config.most)
-                if _is_known(wish.known, level, head, read.sha256, config):
+                row = _find(wish.known, level, head, read.sha256, config)
+                if row is not None:
+                    yield Measured(level, dict(row), fresh=False)
                     continue
                 if pace is None:
                     estimate = Estimate([read], len(levels))
@@ -302,10 +307,10 @@ def _require_same_base(reader: WindowReader, file: Path, layout: Layout) -> None
 
 
 def _place(config: QualityConfig, base: Identity, read: Passage, texts: int) -> Path:
-    """Say where the base's log-probabilities of a text go: the file that was named, or one of its own for each text."""
+    """Say where the base's log-probabilities of a text go: the file that was named, or one for each of several texts."""
     if config.logits is None:
         key = hashlib.sha256(read.windows.tobytes()).hexdigest()
-        return in_home(LOGITS_FOLDER) / f"{base.sha256[:16]}-{key[:16]}-{read.context}.logits"
+        return cache_folder() / "logits" / f"{base.sha256[:16]}-{key[:16]}-{read.context}.logits"
     if texts == 1:
         return config.logits
     return config.logits.with_name(f"{config.logits.stem}.{read.name.replace('/', '-')}{config.logits.suffix}")
@@ -332,25 +337,27 @@ def _context(config: QualityConfig) -> int:
 Work = list[tuple[Text, list[Path]]]
 
 
-def _lacking(wish: Wish, levels: dict[Path, Identity], head: Row, config: QualityConfig) -> Work:
-    """Give the texts on which something is left to measure, and the levels that lack it."""
-    work = []
+def _split(wish: Wish, levels: dict[Path, Identity], head: Row, config: QualityConfig) -> tuple[list[Measured], Work]:
+    """Give what is known, and the texts on which something is left to measure, with the levels that lack it."""
+    known, work = [], []
     for text in wish.texts:
-        paths = [path for path, level in levels.items() if not _is_known(wish.known, level, head, text.sha256, config)]
-        if paths:
-            work.append((text, paths))
-    return work
+        rows = {path: _find(wish.known, level, head, text.sha256, config) for path, level in levels.items()}
+        known += [Measured(levels[path], dict(row), fresh=False) for path, row in rows.items() if row is not None]
+        lacking = [path for path, row in rows.items() if row is None]
+        if lacking:
+            work.append((text, lacking))
+    return known, work
 
 
-def _is_known(known: Sequence[Row], level: Identity, head: Row, text: str | None, config: QualityConfig) -> bool:
-    """Say whether a figure is among the known: of the same files, the same text, and as many windows as are wanted."""
-    wanted = (level.sha256, head["base"]["sha256"], text, config.context)
+def _find(known: Sequence[Row], level: Identity, head: Row, text: str | None, config: QualityConfig) -> Row | None:
+    """Find a figure among the known: of the same files, the same text, and as many windows as are wanted, or more."""
+    wanted, found = (level.sha256, head["base"]["sha256"], text, config.context), []
     for row in known:
         held = (row["model"]["sha256"], row["base"].get("sha256"), row["text_sha256"], row["context"])
         whole = row["windows_of_text"]
         if held == wanted and row["windows"] >= min(config.most or whole, whole):
-            return True
-    return False
+            found.append(row)
+    return max(found, key=lambda row: int(row["windows"]), default=None)
 
 
 def _results(found: Found, levels: dict[Path, Identity], read: Passage, head: Row) -> Iterator[Measured]:

@@ -34,8 +34,9 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def _levels(rows: Sequence[Row]) -> list[list[Row]]:
-    """Put the rows of each file together, in their order."""
-    files = dict.fromkeys(row["model"]["sha256"] for row in rows)
+    """Put the rows of each file together, the largest first."""
+    ordered = sorted(rows, key=lambda row: -int(row["model"]["bytes"]))
+    files = dict.fromkeys(row["model"]["sha256"] for row in ordered)
     return [[row for row in rows if row["model"]["sha256"] == file] for file in files]
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,8 +18,8 @@ from models import tiny_model
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "130")
 
 
@@ -61,15 +62,58 @@ def test_the_table_ends_in_what_to_do(words: list[str]) -> None:
 def test_it_is_said_before_the_start_what_will_be_read_and_written(words: list[str], tmp_path: Path) -> None:
     told = run(*words, "--logits", str(tmp_path / "base.logits")).stderr
     assert "10 windows of fado.txt, 64 tokens each, by 2 models; 0.2 MB of disk" in told.replace("\n", " ")
-    assert re.search(r"About \d+ s\.", told)
+    assert re.search(r"0\.2 MB of disk .* after the first window\.\s+About \d+ s\.", told)
 
 
 def test_records_are_kept_and_not_measured_again(words: list[str], tmp_path: Path) -> None:
     records = str(tmp_path / "records.jsonl")
     first = rows_of(*words, "--records", records)
     assert [json.loads(line) for line in Path(records).read_text("utf-8").splitlines()] == first
-    assert rows_of(*words, "--records", records, "--resume") == []
-    assert "Nothing left to measure" in run(*words, "--records", records, "--resume").stdout
+    assert rows_of(*words, "--records", records, "--resume") == first
+    assert len(Path(records).read_text("utf-8").splitlines()) == 1
+
+
+def test_what_was_measured_before_has_its_part_in_table_and_advice(words: list[str], tmp_path: Path) -> None:
+    records, other = str(tmp_path / "records.jsonl"), tiny_model(tmp_path / "tiny-F16.gguf", kind="F16")
+    run(*words, "--records", records)
+    told = run(words[0], str(other), *words[1:], "--records", records, "--resume").stdout
+    assert re.search(r"^ F16 .*^ Q8_0 ", told, re.DOTALL | re.MULTILINE)
+    assert told.rstrip().splitlines()[-1].startswith("Take Q8_0")
+
+
+def test_records_in_an_impossible_place_end_it_before_it_begins(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(measurement, "identify", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match=r"below\.jsonl: cannot be written"):
+        run(*words, "--records", str(tmp_path / "file" / "below.jsonl"))
+    with pytest.raises(click.BadParameter, match="is a directory"):
+        run(*words, "--records", str(tmp_path))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_where_the_disk_is_full_the_figures_are_shown(words: list[str]) -> None:
+    done = CliRunner().invoke(quality, [*words, "--records", "/dev/full"], standalone_mode=False)
+    assert isinstance(done.exception, BenchError)
+    assert "Take Q8_0" in done.stdout
+
+
+def test_what_an_interrupt_leaves_on_the_disk_is_told(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measurement, "_fit_together", lambda *_: False)
+        patch.setattr(measurement, "diverge", stopped)
+        told = run(*words).stderr.replace("\n", " ")
+        assert f"0.2 MB of the base's log-probabilities stay in {tmp_path / 'cache/amalia/logits'}" in told
+        assert "stay in" not in run(*words, "--logits", str(tmp_path / "base.logits")).stderr
+        patch.undo()
+    monkeypatch.setattr(measurement, "_fit_together", lambda *_: False)
+    assert "stay in" not in run(*words).stderr
+
+
+def test_help_says_how_the_logits_of_several_texts_are_named() -> None:
+    assert "base.pt-PT.logits" in run("--help").stdout
 
 
 def test_ctrl_c_keeps_what_was_measured(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,5 +174,5 @@ def test_without_a_level_it_says_what_to_give(words: list[str]) -> None:
 
 
 def test_resume_wants_to_know_of_what(words: list[str]) -> None:
-    with pytest.raises(UsageError, match="no --records given"):
+    with pytest.raises(UsageError, match="--resume: no --records FILE"):
         run(*words, "--resume")

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from amalia_bench import records
 from amalia_bench import tasks as measuring
 from amalia_bench.cli.door import bench
-from amalia_edge.errors import UsageError
+from amalia_edge.errors import BenchError, UsageError
 
 CLOZE = '{"sentence": "Pôs a chave na", "last_word": "porta."}\n{"sentence": "Foi à", "last_word": "rua."}\n'
 
@@ -73,6 +74,52 @@ def test_an_interrupt_keeps_what_was_answered(own: str, tiny: Path, tmp_path: Pa
     assert done.return_value == 130
     assert "stopped: not every question was put" in done.stdout
     assert [(row["items"], row["complete"]) for row in records.read(kept)] == [(1, False)]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the second model fail."""
+    whole, asked = measuring.ask, list[Path]()
+
+    def ask(path: Path, *words: Any) -> Iterator[measuring.Answer | None]:
+        asked.append(path)
+        if len(asked) == 2:
+            raise BenchError("own.jsonl: line 2", "the model's logits are no numbers", "convert the model again")
+        yield from whole(path, *words)
+
+    monkeypatch.setattr(measuring, "ask", ask)
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_was_measured_before_a_failure_is_shown(own: str, tiny: Path) -> None:
+    done = CliRunner().invoke(bench, ["tasks", own, str(tiny), "--base", str(tiny), "-t", "1"], standalone_mode=False)
+    assert isinstance(done.exception, BenchError)
+    assert "own.jsonl: 2 questions" in done.stdout
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_was_measured_before_a_failure_is_told_to_a_machine(own: str, tiny: Path) -> None:
+    done = tasks(own, str(tiny), "--base", str(tiny), "-t", "1", "--json")
+    told = json.loads(done.stdout)
+    assert (done.return_value, told["command"]) == (BenchError.exit_code, "bench tasks")
+    assert [row["items"] for row in told["result"]["rows"]] == [2]
+    assert told["error"]["found"] == "the model's logits are no numbers"
+
+
+def test_records_in_an_impossible_place_end_it_before_it_begins(own: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(measuring, "identify", None)
+    with pytest.raises(BenchError, match=r"below\.jsonl: cannot be written"):
+        tasks(own, str(tiny), "--records", f"{own}/below.jsonl")
+    with pytest.raises(click.BadParameter, match="is a directory"):
+        tasks(own, str(tiny), "--records", str(tmp_path))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_where_the_disk_is_full_the_figures_are_shown(own: str, tiny: Path) -> None:
+    words = ["tasks", own, str(tiny), "-t", "1", "--records", "/dev/full"]
+    done = CliRunner().invoke(bench, words, standalone_mode=False)
+    assert isinstance(done.exception, BenchError)
+    assert "own.jsonl: 2 questions" in done.stdout
 
 
 def test_help_says_that_no_system_prompt_is_put_before() -> None:

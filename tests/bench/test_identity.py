@@ -1,12 +1,17 @@
 """Which file was measured."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.errors import LiveError
 
+from amalia_bench import identity
 from amalia_bench.identity import identify
+from amalia_edge.console import Bar
 from models import tiny_model
 
 
@@ -46,3 +51,46 @@ def test_a_spoilt_memory_of_hashes_is_written_anew(tmp_path: Path, own_cache: Pa
     own_cache.write_text(garbage)
     assert identify(model).sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
     assert "known" not in own_cache.read_text()
+
+
+class Seen(Bar):
+    """A bar that remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.bars: list[tuple[str, float]] = []
+        self.amount = 0.0
+
+    @contextlib.contextmanager
+    def show(self, description: str, total: float) -> Iterator[Bar]:
+        self.bars.append((description, total))
+        yield self
+
+    def advance(self, amount: float) -> None:
+        self.amount += amount
+
+
+def test_it_is_shown_how_far_a_large_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = tiny_model(tmp_path / "tiny.gguf"), Seen()
+    size = model.stat().st_size
+    monkeypatch.setattr(identity, "progress", seen.show)
+    monkeypatch.setattr(identity, "LARGE", size)
+    identify(model)
+    assert (seen.bars, seen.amount) == ([("hashing", size)], size)
+
+
+def test_no_bar_flickers_for_a_small_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen()
+    monkeypatch.setattr(identity, "progress", seen.show)
+    identify(tiny_model(tmp_path / "tiny.gguf"))
+    assert seen.bars == []
+
+
+def test_below_another_bar_it_is_hashed_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crowded(_description: str, _total: float) -> contextlib.AbstractContextManager[Bar]:
+        raise LiveError("Only one live display may be active at once")
+
+    model = tiny_model(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(identity, "progress", crowded)
+    monkeypatch.setattr(identity, "LARGE", 0)
+    assert identify(model).sha256 == hashlib.sha256(model.read_bytes()).hexdigest()

@@ -18,9 +18,9 @@ SMALL = QualityConfig(context=64, threads=1)
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "amalia" / "logits"
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def bodies(found: Iterator[Measured]) -> list[dict[str, Any]]:
     return [measured.body for measured in found]
 
 
-def cached(home: Path) -> list[Path]:
-    return list((home / ".cache/amalia/logits").glob("*"))
+def fresh(found: Iterator[Measured]) -> list[Measured]:
+    return [measured for measured in found if measured.fresh]
 
 
 def test_each_level_has_a_figure_on_each_text(base: Path, folder: Path, text: Text) -> None:
@@ -90,19 +90,19 @@ def test_through_a_file_it_is_as_side_by_side(base: Path, level: Path, text: Tex
 
 
 def test_what_does_not_fit_together_goes_through_the_cache_and_leaves_nothing(
-    base: Path, level: Path, text: Text, home: Path
+    base: Path, level: Path, text: Text, cache: Path
 ) -> None:
     told: list[Estimate] = []
     found = bodies(measure_quality(Wish(base, [level], [text]), SMALL, 1000, Watch(told.append)))
     assert len(found) == 1
-    assert told[0].folder == home / ".cache/amalia/logits"
-    assert cached(home) == []
+    assert [file.parent for file in told[0].files] == [cache]
+    assert list(cache.iterdir()) == []
 
 
-def test_kept_logits_are_used_again(base: Path, level: Path, text: Text, home: Path) -> None:
+def test_kept_logits_are_used_again(base: Path, level: Path, text: Text, cache: Path) -> None:
     config, told = dataclasses.replace(SMALL, keep_logits=True), list[Estimate]()
     list(measure_quality(Wish(base, [level], [text]), config, None, Watch(told.append)))
-    (file,) = cached(home)
+    (file,) = cache.iterdir()
     assert told[0].file_bytes == file.stat().st_size
     told.clear()
     list(measure_quality(Wish(base, [level], [text]), config, None, Watch(told.append)))
@@ -194,22 +194,64 @@ def rows(found: Sequence[Measured]) -> list[dict[str, Any]]:
 def test_what_is_known_is_left_out(base: Path, level: Path, folder: Path, text: Text) -> None:
     known = rows(list(measure_quality(Wish(base, [level], [text]), SMALL)))
     found = list(measure_quality(Wish(base, [level, folder / "tiny-F16.gguf"], [text], known), SMALL))
-    assert [one.level.level for one in found] == ["F16"]
+    assert [(one.level.level, one.fresh) for one in found] == [("Q8_0", False), ("F16", True)]
+    assert found[0].body == known[0]
+
+
+def test_of_a_logits_file_too_what_is_known_is_given_and_not_measured(
+    base: Path, level: Path, text: Text, tmp_path: Path
+) -> None:
+    list(measure_quality(Wish(base, [level], [text]), dataclasses.replace(SMALL, logits=tmp_path / "base.logits")))
+    wish = Wish(tmp_path / "base.logits", [level])
+    known = rows(list(measure_quality(wish, QualityConfig(threads=1))))
+    (found,) = measure_quality(dataclasses.replace(wish, known=known), QualityConfig(threads=1))
+    assert (found.fresh, found.body) == (False, known[0])
+
+
+def test_of_two_known_figures_the_one_of_more_windows_is_given(base: Path, level: Path, text: Text) -> None:
+    quick = dataclasses.replace(SMALL, quick=True, quick_windows=3)
+    whole = rows(list(measure_quality(Wish(base, [level], [text]), SMALL)))
+    known = whole + rows(list(measure_quality(Wish(base, [level], [text]), quick)))
+    assert bodies(measure_quality(Wish(base, [level], [text], known), quick)) == whole
+
+
+def test_what_is_known_of_one_text_does_not_move_the_other_ones_logits(
+    base: Path, level: Path, text: Text, tmp_path: Path
+) -> None:
+    config, told = dataclasses.replace(SMALL, logits=tmp_path / "base.logits"), list[Estimate]()
+    texts = [text, dataclasses.replace(text, name="again", sha256="00")]
+    known = rows(list(measure_quality(Wish(base, [level], texts), config)))[:1]
+    list(measure_quality(Wish(base, [level], texts, known), config, None, Watch(told.append)))
+    assert told[0].file_bytes == 0
+    assert sorted(path.name for path in tmp_path.glob("*.logits")) == ["base.again.logits", "base.fado.txt.logits"]
+
+
+def test_what_an_interrupt_left_in_the_cache_goes_once_all_is_measured(
+    base: Path, level: Path, text: Text, cache: Path, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(text_file(tmp_path, 50), name="other")
+    wish = Wish(base, [level], [text, other])
+    stopped = measure_quality(wish, SMALL, 1000)
+    known = rows([next(stopped)])
+    del stopped
+    assert len(list(cache.iterdir())) == 2
+    assert len(fresh(measure_quality(dataclasses.replace(wish, known=known), SMALL, 1000))) == 1
+    assert list(cache.iterdir()) == []
 
 
 def test_a_first_part_is_not_the_whole(base: Path, level: Path, text: Text) -> None:
     quick = dataclasses.replace(SMALL, quick=True, quick_windows=3)
     known = rows(list(measure_quality(Wish(base, [level], [text]), quick)))
-    assert len(bodies(measure_quality(Wish(base, [level], [text], known), SMALL))) == 1
-    assert bodies(measure_quality(Wish(base, [level], [text], known), quick)) == []
+    assert len(fresh(measure_quality(Wish(base, [level], [text], known), SMALL))) == 1
+    assert fresh(measure_quality(Wish(base, [level], [text], known), quick)) == []
 
 
 def test_what_is_known_of_another_base_or_text_is_measured(base: Path, level: Path, folder: Path, text: Text) -> None:
     known = rows(list(measure_quality(Wish(folder / "tiny-F16.gguf", [level], [text]), SMALL)))
-    assert len(bodies(measure_quality(Wish(base, [level], [text], known), SMALL))) == 1
+    assert len(fresh(measure_quality(Wish(base, [level], [text], known), SMALL))) == 1
     known = rows(list(measure_quality(Wish(base, [level], [text]), SMALL)))
     changed = dataclasses.replace(text, sha256="another")
-    assert len(bodies(measure_quality(Wish(base, [level], [changed], known), SMALL))) == 1
+    assert len(fresh(measure_quality(Wish(base, [level], [changed], known), SMALL))) == 1
 
 
 @pytest.mark.parametrize("available", [None, 1000])

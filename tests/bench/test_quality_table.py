@@ -87,6 +87,11 @@ def test_where_none_is_near_the_nearest_is_named_and_said_to_be_far() -> None:
     assert "none surely stays within 1 %" in told
 
 
+def test_the_largest_file_stands_first_whatever_was_measured_first() -> None:
+    told = shown([row("Q2_K"), row("Q8_0"), row("Q4_K_M")])
+    assert [line.split()[0] for line in told.splitlines() if line.startswith(" Q")] == ["Q8_0", "Q4_K_M", "Q2_K"]
+
+
 def test_a_name_in_a_file_steers_no_terminal() -> None:
     assert "\x1b" not in shown([row("Q8_0", "bad\x1b[31m")])
     assert "[red]" in shown([row("Q8_0", "[red]")])

@@ -1,7 +1,7 @@
 """`amalia bench quality`: build a config, call one function, print."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from amalia_bench import quality_table, records
 from amalia_bench.logits_file import is_logits_file
-from amalia_bench.machine import loaded_library, this_machine
+from amalia_bench.machine import Machine, loaded_library, room, this_machine
 from amalia_bench.quality import Estimate, Measured, QualityConfig, Watch, Wish, measure_quality
 from amalia_bench.texts import Text, embedded, read_text
 from amalia_edge import __version__
@@ -27,10 +27,10 @@ WIDTH = 130  # columns of the table, where it is not shown in a terminal
 @click.option("--text", "texts", multiple=True, metavar="FILE|NAME", help="A text to read, or pt-PT, en, pt-PT/news …; may be repeated. [default: pt-PT and en]")  # fmt: skip
 @click.option("-c", "--context", "--ctx-size", type=int, help="Tokens in a window. [default: 512]")
 @click.option("--quick", is_flag=True, help=f"Read the first {QualityConfig.quick_windows} windows of each text only.")
-@click.option("--logits", type=click.Path(path_type=Path), help="Keep the base's log-probabilities in this file, or take them from it.")  # fmt: skip
+@click.option("--logits", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Keep the base's log-probabilities in FILE, or take them from it; of several texts in one each: base.logits becomes base.pt-PT.logits, base.en.logits.")  # fmt: skip
 @click.option("--keep-logits", is_flag=True, help="Keep them in the cache, for the next time.")
-@click.option("--records", "records_file", type=click.Path(path_type=Path), help="Append each figure to this file.")
-@click.option("--resume", is_flag=True, help="Leave out what --records already holds.")
+@click.option("--records", "records_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Append each figure to FILE.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Take over what --records FILE already holds.")
 @click.option("-t", "--threads", type=int, envvar="LLAMA_ARG_THREADS", help="Threads. [default: physical cores]")
 @click.option("-ngl", "--n-gpu-layers", "gpu_layers", default=QualityConfig.gpu_layers, envvar="LLAMA_ARG_N_GPU_LAYERS", help="Layers on the GPU; -1: all.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: {schema, command, result}.")
@@ -42,38 +42,43 @@ def quality(
     """Measure what each LEVEL lost against BASE, token by token.
 
     BASE is the 16-bit GGUF, or Q8_0 where there is no other, or a logits file of llama-perplexity's.
+
+    What is read and how much disk it takes is said before the start, how long it takes after the first window.
     """
     if not levels:
         raise ModelNotFound("LEVEL", "none given", "name the files to compare with BASE")
-    if resume and records_file is None:
-        raise UsageError("resume", "no --records given", "name the file that was written before")
-    held = records.read(records_file) if records_file is not None and resume and records_file.exists() else []
-    paths = [find(level) for level in levels]
-    wish = Wish(_base(base), paths, [_text(name) for name in texts], [row for row in held if row["kind"] == "quality"])
-    config, machine, rows, stopped = QualityConfig(**settings), this_machine(), [], False
+    config, base_path, paths, read = QualityConfig(**settings), _base(base), list(map(find, levels)), list(map(_text, texts))  # fmt: skip
+    held = [row for row in records.take_up(records_file, resume) if row["kind"] == "quality"]
+    wish, machine, teller = Wish(base_path, paths, read, held), this_machine(), _Teller()
+    rows: list[records.Row] = []
+    stopped = False
     try:
         with progress("measuring", 1.0, in_bytes=False) as bar:
-            for row in _rows(measure_quality(wish, config, machine.available, Watch(_announce, bar.advance)), machine):
-                rows.append(row)
-                if records_file is not None:
-                    records.append(records_file, row)
+            for one in measure_quality(
+                wish, config, room(machine, config.gpu_layers), Watch(teller.announce, bar.advance)
+            ):
+                rows.append(_row(one, machine))
+                if one.fresh and records_file is not None:
+                    records.append(records_file, rows[-1])
     except KeyboardInterrupt:
         stopped = True
     except AmaliaError as error:  # what came before it is true
         if as_json:
             emit_failure("bench quality", error, {"machine": dataclasses.asdict(machine), "rows": rows})
             return error.exit_code
-        _print(rows, machine, as_json=False, resumed=False)
+        _print(rows, machine, as_json=False)
         raise
-    _print(rows, machine, as_json=as_json, resumed=bool(held))
+    finally:
+        if config.logits is None and not config.keep_logits:
+            teller.tell_left()
+    _print(rows, machine, as_json=as_json)
     if stopped:
         err.print("Stopped: the same command goes on" + (" with --resume." if records_file else " anew; give --records FILE to keep what is measured."))  # fmt: skip
     return 130 if stopped else 0
 
 
-def _rows(measured: Iterator[Measured], machine: Any) -> Iterator[records.Row]:
-    for one in measured:
-        yield records.record("quality", one.body, machine, loaded_library(), one.level)
+def _row(one: Measured, machine: Machine) -> records.Row:
+    return records.record("quality", one.body, machine, loaded_library(), one.level) if one.fresh else one.body
 
 
 def _base(name: str) -> Path:
@@ -89,23 +94,38 @@ def _text(name: str) -> Text:
     return ours[name] if name in ours else read_text(Path(name))
 
 
-def _announce(estimate: Estimate) -> None:
-    """Say before the start what will be read and written, and after the first window how long it will take."""
-    if estimate.seconds is not None:
-        err.print(f"About {_duration(estimate.seconds)}.")
-        return
-    texts = " and ".join(f"{len(read.windows)} windows of {plain(read.name)}" for read in estimate.passages)
-    disk = ""
-    if estimate.folder is not None:
-        disk = f"; {megabytes(estimate.file_bytes)} of disk in {plain(str(estimate.folder))}"
-    err.print(f"{texts}, {estimate.passages[0].context} tokens each, by {estimate.models} models{disk}.", markup=False)
+class _Teller:
+    """Says before the start what will be read and written, after the first window how long it will take."""
+
+    def __init__(self) -> None:
+        self._files: Sequence[Path] = ()
+
+    def announce(self, estimate: Estimate) -> None:
+        self._files = estimate.files
+        if estimate.seconds is not None:
+            err.print(f"About {_duration(estimate.seconds)}.")
+            return
+        texts = " and ".join(f"{len(read.windows)} windows of {plain(read.name)}" for read in estimate.passages)
+        disk = ""
+        if estimate.files:
+            disk = f"; {megabytes(estimate.file_bytes)} of disk in {plain(str(estimate.files[0].parent))}"
+        what = f"{texts}, {estimate.passages[0].context} tokens each, by {estimate.models} models{disk}."
+        err.print(f"{what} How long it takes is said after the first window.", markup=False)
+
+    def tell_left(self) -> None:
+        """Say what a measurement that came to no end leaves on the disk."""
+        left = [file for file in self._files if file.exists()]
+        if left:
+            nbytes, folder = sum(file.stat().st_size for file in left), plain(str(left[0].parent))
+            what = f"{megabytes(nbytes)} of the base's log-probabilities stay in {folder}"
+            err.print(f"{what}, until the same command comes to its end.", markup=False)
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"  # fmt: skip
 
 
-def _print(rows: Sequence[records.Row], machine: Any, *, as_json: bool, resumed: bool) -> None:
+def _print(rows: Sequence[records.Row], machine: Machine, *, as_json: bool) -> None:
     if as_json:
         emit("bench quality", {"machine": dataclasses.asdict(machine), "rows": rows})
     elif rows:
@@ -113,5 +133,3 @@ def _print(rows: Sequence[records.Row], machine: Any, *, as_json: bool, resumed:
         out.print(quality_table.heading(rows), markup=False)
         wide.print(quality_table.table(rows))
         out.print(quality_table.advice(rows), markup=False)
-    elif resumed:
-        out.print("Nothing left to measure: show what the records hold with amalia bench report.", markup=False)

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from amalia_bench import speed_table
 from amalia_bench.machine import Machine, this_machine
-from amalia_bench.records import Row, read
+from amalia_bench.records import Row, take_up
 from amalia_bench.speed import SpeedConfig, combinations, fit_together, trials
 from amalia_edge import __version__
-from amalia_edge.console import emit, err, progress
-from amalia_edge.errors import ModelNotFound, UsageError
+from amalia_edge.console import emit, emit_failure, err, progress
+from amalia_edge.errors import AmaliaError, ModelNotFound
 from amalia_edge.model import LoadConfig
 from amalia_edge.store import find
 
@@ -188,12 +188,10 @@ def speed(models: tuple[str, ...], model_options: tuple[str, ...], form: str, as
     if not names:
         raise ModelNotFound("MODEL", "none given", "give a GGUF file, a stored name, or fadinho")
     keep, resume, against, theirs = (settings.pop(name) for name in ("records", "resume", "against", "against_model"))
-    if resume and keep is None:
-        raise UsageError("--resume", "no file of records named", "give it: --records FILE.jsonl")
     loads = combinations(LoadConfig(), {name: values for name in LISTED if (values := settings.pop(name))})
     wanted = trials([find(name) for name in names], SpeedConfig(**settings), loads)
     rival = find_rival(against, theirs) if against else None
-    machine, known = this_machine(), read(keep) if resume and keep.exists() else []
+    machine, known = this_machine(), take_up(keep, resume)
     rows, left = split(wanted, known, machine, rival.program if rival else "") if known else ([], wanted)
     surroundings = here(machine, left)
     if not fit_together(left, surroundings.available):
@@ -209,6 +207,14 @@ def speed(models: tuple[str, ...], model_options: tuple[str, ...], form: str, as
                 rows.append(row)
         except KeyboardInterrupt:
             stopped = True
+        except AmaliaError as error:  # what came before it is true
+            if not rows:
+                raise
+            if as_json:
+                emit_failure("bench speed", error, {"rows": rows})
+                return error.exit_code
+            _print(rows, form, machine, as_json=False)
+            raise
     if rows or not stopped:
         _print(rows, form, machine, as_json=as_json)
     if stopped:

@@ -1,5 +1,6 @@
 """`amalia bench tasks`: build a config, call one function, print."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,8 +11,8 @@ from amalia_bench.machine import this_machine
 from amalia_bench.questions import read_questions
 from amalia_bench.tasks import PROMPTS, TasksConfig, measure_tasks, steps
 from amalia_edge import __version__
-from amalia_edge.console import emit, err, progress
-from amalia_edge.errors import UsageError
+from amalia_edge.console import emit, emit_failure, err, progress
+from amalia_edge.errors import AmaliaError
 from amalia_edge.store import find
 
 INTERRUPTED = 130
@@ -49,7 +50,13 @@ INTERRUPTED = 130
     show_envvar=True,
     help="Layers on the GPU; -1: all.",
 )
-@click.option("--records", "records_at", type=click.Path(path_type=Path), help="Append each measurement to FILE.")
+@click.option(
+    "--records",
+    "records_at",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Append each measurement to FILE.",
+)
 @click.option("--resume", is_flag=True, help="Take over what --records FILE already holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: {schema, command, result}.")
 @click.version_option(__version__, prog_name="amalia")
@@ -79,13 +86,11 @@ def tasks(
 
     Questions are bare text: no chat template, no system prompt.
     """
-    if resume and records_at is None:
-        raise UsageError("--resume", "no --records FILE", "say which file holds what was measured")
-    known = records.read(records_at) if resume and records_at and records_at.exists() else []
     questions, paths, base_path = read_questions(file), [find(name) for name in models], find(base) if base else None
     config = TasksConfig(prompt=prompt, context=context, threads=threads, gpu_layers=gpu_layers)
+    known = records.take_up(records_at, resume)
     rows: list[records.Row] = []
-    ended = 0
+    stopped = False
     try:
         with progress("asking", steps(questions, paths, base_path), in_bytes=False) as bar:
             for row, fresh in measure_tasks(questions, paths, base_path, config, this_machine(), known, bar.advance):
@@ -95,12 +100,23 @@ def tasks(
     except KeyboardInterrupt:
         if not rows:
             raise
-        ended = INTERRUPTED
+        stopped = True
         err.print("Interrupted: what was measured so far follows; --records FILE with --resume goes on from there.")
+    except AmaliaError as error:  # what came before it is true
+        if as_json:
+            emit_failure("bench tasks", error, {"rows": rows})
+            return error.exit_code
+        _print(rows)
+        raise
     if as_json:
         emit("bench tasks", {"rows": rows})
     else:
+        _print(rows)
+    return INTERRUPTED if stopped else 0
+
+
+def _print(rows: Sequence[records.Row]) -> None:
+    if rows:
         screen = Console(width=tasks_table.WIDTH, highlight=False)
         screen.print(tasks_table.table(rows))
         screen.print(f"\n{tasks_table.sentence(rows)}", soft_wrap=True)
-    return ended

@@ -1,5 +1,6 @@
 """`amalia bench variety`: build a config, call one function, print."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,8 +13,8 @@ from amalia_bench.pairs import read_pairs
 from amalia_bench.variety import VarietyConfig, measure_variety, steps
 from amalia_edge import __version__
 from amalia_edge.build import cache_folder
-from amalia_edge.console import emit, err, progress
-from amalia_edge.errors import UsageError
+from amalia_edge.console import emit, emit_failure, err, progress
+from amalia_edge.errors import AmaliaError
 from amalia_edge.store import find
 
 INTERRUPTED = 130
@@ -71,13 +72,11 @@ def variety(
 
     BASE and LEVEL are GGUF files or stored names. Minimal pairs are scored; see kernels_bench.
     """
-    if resume and records_at is None:
-        raise UsageError("--resume", "no --records FILE", "say which file holds what was measured")
-    known = records.read(records_at) if resume and records_at and records_at.exists() else []
     config = VarietyConfig(
         prompts=PROMPTS if prompt == "both" else (prompt,), answers=answers, threads=threads, gpu_layers=gpu_layers
     )
-    paths, pairs, rows = [find(name) for name in (base, *levels)], read_pairs(pairs_at), []
+    paths, pairs = [find(name) for name in (base, *levels)], read_pairs(pairs_at)
+    known, rows = records.take_up(records_at, resume), []
     ended, notes = 0, cache_folder() / "variety"
     try:
         with progress("scoring", steps(paths, pairs, config), in_bytes=False) as bar:
@@ -90,10 +89,22 @@ def variety(
         if not rows:
             raise
         ended = INTERRUPTED
+    except AmaliaError as error:  # what came before it is true
+        if as_json:
+            emit_failure("bench variety", error, {"rows": rows})
+            return error.exit_code
+        _print(rows)
+        raise
     if as_json:
         emit("bench variety", {"rows": rows})
     else:
-        screen = Console(width=None if len(levels) > 4 else variety_table.WIDTH, highlight=False)
+        _print(rows)
+    return ended
+
+
+def _print(rows: Sequence[records.Row]) -> None:
+    if rows:
+        files = {row["model"]["sha256"] for row in rows}
+        screen = Console(width=None if len(files) > 5 else variety_table.WIDTH, highlight=False)
         screen.print(variety_table.table(rows))
         screen.print(f"\n{variety_table.sentence(rows)}", soft_wrap=True)
-    return ended
