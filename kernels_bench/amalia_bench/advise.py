@@ -4,8 +4,9 @@ What fits is the runtime's own plan for each file, or for the geometry of a mode
 loses and how fast it writes is what records say. What they do not say is named, with the command that would measure it.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Candidate:
 
     level: str
     file: str
+    name: str  # by which a command finds the file; empty where it is not on this machine
     nbytes: int
     loss: float | None  # mean KLD in Portuguese, nats
     loss_between: tuple[float, float] | None
@@ -46,6 +48,11 @@ class Candidate:
     predicted: bool  # the speed was not measured on this file: it is of random weights in its geometry, or computed
     needed: int | None  # bytes, with the wanted context
     fits: bool | None  # None where nothing tells
+
+    @property
+    def word(self) -> str:
+        """Give what stands for it in a command."""
+        return self.name or shlex.quote(self.file)
 
     def is_fast_enough(self, wish: Wish) -> bool | None:
         if not wish.speed:
@@ -99,8 +106,8 @@ def _missing(found: Sequence[Candidate], choice: Candidate, wish: Wish, device: 
         if device.shape:
             command = "amalia bench all MODEL16, where the trained weights are"
         else:
-            base = next((one.file for one in found if one.level in FULL), "BASE")
-            files = " ".join(one.file for one in unread[:MOST_NAMED] if one.file != base)
+            base = next((one.word for one in found if one.level in FULL), "BASE")
+            files = " ".join(one.word for one in unread[:MOST_NAMED] if one.word != base)
             command = f"amalia bench quality {base} {files} --records {device.records}"
         said.append(f"loss of {_levels(unread)}: {command}")
     better = [
@@ -114,7 +121,7 @@ def _missing(found: Sequence[Candidate], choice: Candidate, wish: Wish, device: 
         said.append(f"speed of {choice.level} itself: {device.speed_command([choice])}")
     if unknown := [one for one in found if one.fits is None]:
         said.append(
-            f"memory of {_levels(unknown)}: amalia doctor {unknown[0].file} -c {wish.context}, where the file is"
+            f"memory of {_levels(unknown)}: amalia doctor {unknown[0].word} -c {wish.context}, where the file is"
         )
     return said
 
@@ -132,12 +139,13 @@ class Device:
     headers: Mapping[str, Header]  # by level or by file's name
     records: str  # the file's name, for commands
     shape: str = ""  # where the headers are of a geometry that nobody has downloaded
+    names: Mapping[str, str] = field(default_factory=dict)  # by file's name: how a command is told of it
 
     def speed_command(self, found: Sequence[Candidate]) -> str:
         if self.shape:
             levels = " ".join(f"--level {one.level}" for one in found[:MOST_NAMED])
             return f"amalia bench shape {self.shape} {levels} --records {self.records}"
-        return f"amalia bench speed {' '.join(one.file for one in found)} --records {self.records}"
+        return f"amalia bench speed {' '.join(one.word for one in found)} --records {self.records}"
 
 
 def candidates(model: str, rows: Sequence[Row], wish: Wish, device: Device) -> list[Candidate]:
@@ -146,7 +154,7 @@ def candidates(model: str, rows: Sequence[Row], wish: Wish, device: Device) -> l
     told = {one.level: one for one in real if one.model == model} or _of_geometry(real, device.headers)
     for level, header in device.headers.items():
         if level not in told and not level.endswith(".gguf"):
-            told[level] = Choice(model, level, f"{model}:{level}", header.file_size, header.parameters)
+            told[level] = Choice(model, level, "", header.file_size, header.parameters)
     if not told:
         raise BenchError(model, "no level of it is in the records", f"measure it: amalia bench all {model}")
     return sorted((_candidate(one, rows, wish, device) for one in told.values()), key=lambda one: -one.nbytes)
@@ -165,7 +173,8 @@ def _candidate(one: Choice, rows: Sequence[Row], wish: Wish, device: Device) -> 
     needed, fits = _memory(header, wish, device.host) if header else _recorded_memory(one, rows, wish, device)
     speed, full = one.speed or stand_in, one.level in FULL  # nothing is lost in what the others are measured against
     loss = 0.0 if full else one.loss()
-    return Candidate(one.level, one.file, one.nbytes, loss, one.loss_between(), speed, stand_in is not None, needed, fits)  # fmt: skip
+    name = device.names.get(one.file, "")
+    return Candidate(one.level, one.file, name, one.nbytes, loss, one.loss_between(), speed, stand_in is not None, needed, fits)  # fmt: skip
 
 
 def _stand_in(one: Choice, rows: Sequence[Row], machine: str) -> float | None:
@@ -198,16 +207,13 @@ def _recorded_memory(one: Choice, rows: Sequence[Row], wish: Wish, device: Devic
 
 
 def find_headers(model: str, names: Sequence[str]) -> dict[str, Header]:
-    """Find the headers of a shape's levels, of files beside MODEL, or of stored files of these names."""
+    """Find the headers of a shape's levels, or of files of these names: beside MODEL, here, or stored."""
     from amalia_edge.outlook import find_headers as of_shape
     from amalia_edge.store import models
 
     if (shape := of_shape(model)) is not None:
         return shape
-    path = Path(model).expanduser()
-    folder = path if path.is_dir() else path.parent if path.is_file() else None
-    paths = [folder / name for name in names] if folder else []
-    paths += [file for stored in models() for file in stored.files if file.name in names]
+    paths = [*_beside(model, names), *(file for stored in models() for file in stored.files if file.name in names)]
     found: dict[str, Header] = {}
     for one in paths:
         if one.name not in found and one.is_file():
@@ -216,6 +222,29 @@ def find_headers(model: str, names: Sequence[str]) -> dict[str, Header]:
             except AmaliaError:
                 continue  # a broken file is no candidate
     return found
+
+
+def find_names(model: str, files: Sequence[str]) -> dict[str, str]:
+    """Name files as every command takes them: a path, a stored name, or that of a source, which makes them."""
+    from amalia_edge.gguf_names import split_level
+    from amalia_edge.store import models, sources
+
+    found = {path.name: str(path) for path in _beside(model, files)}
+    for stored in models():
+        if stored.files and not stored.fault:
+            found.setdefault(stored.files[0].name, stored.name)
+    for file in files:
+        stem, level = split_level(Path(file).stem)
+        if stem in sources():
+            found.setdefault(file, f"{stem}:{level}")
+    return {file: shlex.quote(name) for file, name in found.items() if file in files}
+
+
+def _beside(model: str, files: Sequence[str]) -> list[Path]:
+    """Give those of the files that lie beside MODEL, in it, or else here."""
+    path = Path(model).expanduser()
+    folder = path if path.is_dir() else path.parent if path.is_file() else Path()
+    return [folder / file for file in files if file and (folder / file).is_file()]
 
 
 def model_named(word: str | None, rows: Sequence[Row]) -> str:

@@ -1,6 +1,7 @@
 """A GGUF repository's model card: what it is, which file to choose and why, how to run it, where its figures come from."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +88,8 @@ def model_card(rows: Sequence[Row], provenance: Provenance, model: str | None = 
         f"# {files[0].model}, quantized\n",
         *[f"> {FADINHO}\n"] * any(map(is_fadinho, mine)),
         "## Which file should I choose?\n",
-        markdown_table(_table(files, here, mine)) + "\n",
-        _reading(files, mine),
+        markdown_table(_table(files, here)) + "\n",
+        _reading(files),
         _running(files, provenance),
         _origin(files, mine, provenance),
     ]
@@ -133,9 +134,9 @@ def _advice(one: Choice, files: Sequence[Choice]) -> str:
     return next(words for limit, words in WORDS if loss <= limit)
 
 
-def _table(files: Sequence[Choice], here: str | None, rows: Sequence[Row]) -> Table:
+def _table(files: Sequence[Choice], here: str | None) -> Table:
     spoken = any(one.speed for one in files)
-    against = _against(rows)
+    against = _against(_said(files))
     lines = []
     for one in files:
         cells = [one.file, megabytes(one.nbytes), bracketed(one.loss(), one.loss_between())]
@@ -165,17 +166,24 @@ def _perplexity(one: Choice, text: str) -> str:
     return change(None if ratio is None else ratio - 1, (between[0] - 1, between[1] - 1) if between else None)
 
 
+def _said(files: Sequence[Choice]) -> list[Row]:
+    """Give the rows whose losses stand in the card."""
+    return [row for one in files for row in one.quality.values()]
+
+
 def _against(rows: Sequence[Row]) -> str:
-    found = list(
-        dict.fromkeys(str(row.get("against")) for row in rows if row["kind"] == "quality" and row.get("against"))
-    )
+    found = list(dict.fromkeys(str(row.get("against")) for row in rows if row.get("against")))
     return " and ".join(found) or "nothing yet"
 
 
-def _reading(files: Sequence[Choice], rows: Sequence[Row]) -> str:
+def _reading(files: Sequence[Choice]) -> str:
     best = recommended(files)
     start = f"Start with **{best.file}**. " if best else ""
-    quick = " Some of it was measured on part of the text (`--quick`)." if any(row.get("quick") for row in rows) else ""
+    quick = (
+        " Some of it was measured on part of the text (`--quick`)."
+        if any(row.get("quick") for row in _said(files))
+        else ""
+    )
     return (
         f"{start}KLD is the mean Kullback-Leibler divergence from the full model on European Portuguese, in nats per token: "
         f"up to {NEAR} a file is hard to tell from it, up to {SMALL} the loss is small, above {FELT} it is heavy. "
@@ -184,13 +192,22 @@ def _reading(files: Sequence[Choice], rows: Sequence[Row]) -> str:
 
 
 def _running(files: Sequence[Choice], provenance: Provenance) -> str:
+    """Say how the file to start with is run: by llama.cpp, and by amalia-edge, of which there is a checkout only."""
     one = recommended(files) or files[-1]
-    name = f"{provenance.repository}:{one.level}" if provenance.repository else one.file
-    fetch = f"amalia pull {name}\n" if provenance.repository else ""
+    file, repository = shlex.quote(one.file), provenance.repository
+    name = shlex.quote(f"{repository}:{one.level or one.file}") if repository else file
+    question = '"Explica o que é a maré."'
+    commands = [
+        f"amalia pull {name}" if repository else "",
+        f"amalia doctor {name}   # whether it fits this machine",
+        f"amalia run {name} {question}",
+    ]
+    theirs = f"llama-cli -hf {name}" if repository and one.level else f"llama-cli -m {file}"
     return (
-        "## Run it\n\n```\npip install amalia-edge && amalia setup\n"
-        f'{fetch}amalia run {name} "Explica o que é a maré."\namalia bench advise --records FILE\n```\n\n'
-        "The files are ordinary GGUF: llama.cpp and what is built on it reads them too.\n"
+        "## Run it\n\nThe files are ordinary GGUF: llama.cpp and what is built on it reads them.\n\n"
+        f"```\n{theirs} -p {question}\n```\n\n"
+        "So does amalia-edge; in its checkout `make setup` builds it for your machine and puts `amalia` into `.venv/bin`:\n\n"
+        "```\n" + "\n".join(filter(None, commands)) + "\n```\n"
     )
 
 
@@ -199,7 +216,7 @@ def _origin(files: Sequence[Choice], rows: Sequence[Row], provenance: Provenance
     lines = ["## Where this comes from", ""]
     lines += [f"- Made from `{_code(provenance.base_model)}`."] * bool(provenance.base_model)
     lines += [f"- Importance data from `{_code(provenance.importance)}`."] * bool(provenance.importance)
-    texts = dict.fromkeys(f"{row.get('text')} (`{str(row.get('text_sha256'))[:12]}`, context {row.get('context')}, {row.get('tokens')} tokens)" for row in rows if row["kind"] == "quality" and "/" not in str(row.get("text")))  # fmt: skip
+    texts = dict.fromkeys(f"{row.get('text')} (`{str(row.get('text_sha256'))[:12]}`, context {row.get('context')}, {row.get('tokens')} tokens)" for row in _said(files) if "/" not in str(row.get("text")))  # fmt: skip
     lines += [f"- Texts: {', '.join(texts)}."] * bool(texts)
     for where in dict.fromkeys(map(place, rows)):
         kinds = ", ".join(dict.fromkeys(row["kind"] for row in rows if place(row) == where))

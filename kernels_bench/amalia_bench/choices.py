@@ -46,9 +46,14 @@ class Choice:
 
 
 def choices(rows: Iterable[Row], on: str | None = None) -> list[Choice]:
-    """Gather each file's figures, models in their order, each one's largest file first; speeds of machine `on` only."""
+    """Gather each file's figures, models in their order, each one's largest file first; speeds of machine `on` only.
+
+    Of a model and a text all losses are measured in one way, the one of most files: they stand in one column.
+    """
     found: dict[tuple[str, str, int], Choice] = {}
     models: dict[str, int] = {}
+    rows = list(rows)
+    ways = _ways(rows)
     for row in rows:
         if row.get("prediction") or row["kind"] not in ("speed", "shape", "quality", "energy"):
             continue
@@ -57,11 +62,12 @@ def choices(rows: Iterable[Row], on: str | None = None) -> list[Choice]:
         key = (model, level, size)
         one = found.setdefault(key, Choice(model, level, file_of(row), size, _parameters_of(row), is_synthetic(row)))
         if row["kind"] == "quality":
-            one.quality[str(row.get("text"))] = row
+            if _way(row) == ways[_column(row)]:
+                one.quality[str(row.get("text"))] = row
         elif on is not None and machine(row) != on:
             continue
         elif row["kind"] == "energy":
-            one.energy = row
+            one.energy = row if _is_of_writing(row) else one.energy
         elif number(row, "n_depth"):
             continue  # behind a full context all are slower
         elif number(row, "n_gen") and not number(row, "n_prompt"):
@@ -69,6 +75,40 @@ def choices(rows: Iterable[Row], on: str | None = None) -> list[Choice]:
         elif number(row, "n_prompt") and not number(row, "n_gen"):
             one.reading = _faster(one.reading, row)
     return sorted(found.values(), key=lambda one: (models[one.model], -one.nbytes))
+
+
+def _ways(rows: Iterable[Row]) -> dict[tuple[str, str], tuple[object, ...]]:
+    """Choose for each column the way most files were measured in; of equals the whole text, then the later."""
+    files: dict[tuple[str, str], dict[tuple[object, ...], set[tuple[str, int]]]] = {}
+    for row in rows:
+        if row["kind"] == "quality":
+            column = files.setdefault(_column(row), {})
+            column[_way(row)] = column.pop(_way(row), set()) | {(level_of(row), size_of(row))}  # the latest last
+    return {
+        name: max(reversed(column), key=lambda way, column=column: (len(column[way]), not way[-1]))  # type: ignore[misc]
+        for name, column in files.items()
+    }
+
+
+def _column(row: Row) -> tuple[str, str]:
+    return model_of(row), str(row.get("text"))
+
+
+def _way(row: Row) -> tuple[object, ...]:
+    """Say how a loss was measured; two of which this is not equal cannot be compared."""
+    return _base_of(row), row.get("text_sha256"), row.get("context"), bool(row.get("quick"))
+
+
+def _base_of(row: Row) -> object:
+    base = row.get("base")
+    told = base.get("sha256") or base.get("logits_file") if isinstance(base, Mapping) else None
+    return told or row.get("against")
+
+
+def _is_of_writing(row: Row) -> bool:
+    """Say whether energy was measured while answers were written, to the end, and told by its source."""
+    written = str(row.get("test", "")).startswith("tg") and row.get("whole", True)
+    return bool(written) and number(row, "joules_per_token") is not None
 
 
 def _faster(known: Row | None, row: Row) -> Row:
@@ -81,8 +121,9 @@ def latest(rows: Iterable[Row]) -> list[Row]:
     kept: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         key = _what(row)
-        kept.pop(key, None)
-        kept[key] = row
+        if row.get("whole", True) or key not in kept:  # what was broken off does not stand for what is whole
+            kept.pop(key, None)
+            kept[key] = row
     return list(kept.values())
 
 
@@ -90,13 +131,11 @@ def _what(row: Row) -> tuple[Any, ...]:
     """Say what a row is a measurement of; two rows of which this is equal measured the same thing."""
     model = row.get("model") if isinstance(row.get("model"), Mapping) else {}
     assert isinstance(model, Mapping)
-    names = ("test", "n_threads", "n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers", "flash_attn", "large_pages", "n_prompt", "n_gen", "n_depth",
+    names = ("test", "n_threads", "n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers", "gpu_layers", "flash_attn", "large_pages", "n_prompt", "n_gen", "n_depth",
              "text", "text_sha256", "context", "quick", "file", "file_sha256", "prompt", "pairs_sha256", "source", "device",
              "buffer", "type", "operation", "rows", "columns", "batch", "threads", "shape", "level", "prediction")  # fmt: skip
-    base = row.get("base")
-    base_hash = base.get("sha256") or base.get("logits_file") if isinstance(base, Mapping) else None
     told = tuple(str(row.get(name)) for name in names)
-    return (row["kind"], place(row), model.get("sha256") or file_of(row), level_of(row), base_hash, told)
+    return (row["kind"], place(row), model.get("sha256") or file_of(row), level_of(row), _base_of(row), told)
 
 
 def model_of(row: Row) -> str:

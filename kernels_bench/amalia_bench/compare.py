@@ -2,9 +2,10 @@
 
 Two figures speak of the same thing where text, context and base are the same (quality), pairs and prompt (variety), file
 (tasks), machine and settings (speed, kernels, energy). What differs otherwise, such as the library's version, is said.
+Where a side holds several models, levels or settings, each is set against its like.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +16,9 @@ from amalia_bench.place import machine, place
 from amalia_edge.errors import NotComparable
 
 Row = Mapping[str, Any]
-SETTINGS = (
+Terms = Mapping[str, Callable[[Row], object]]  # what two rows must have in common, by its name
+Way = tuple[str, ...]  # a row's terms
+OF_SPEED = (
     "n_threads",
     "n_batch",
     "n_ubatch",
@@ -26,7 +29,9 @@ SETTINGS = (
     "large_pages",
     "n_depth",
 )
-OF_A_MACHINE = ("n_threads", "n_gpu_layers")  # of the settings, those that another machine has otherwise
+SETTINGS = {"speed": OF_SPEED, "shape": OF_SPEED, "kernels": ("threads",), "energy": ("threads", "gpu_layers")}
+# of the settings, those that another machine has otherwise
+OF_A_MACHINE = ("n_threads", "n_gpu_layers", "threads", "gpu_layers")
 UNITS: dict[str, tuple[str, ...]] = {  # what a measurement is called within its kind
     "speed": ("test",),
     "shape": ("shape", "test"),
@@ -37,6 +42,7 @@ UNITS: dict[str, tuple[str, ...]] = {  # what a measurement is called within its
     "tasks": ("file", "prompt"),
     "energy": ("source", "test"),
 }
+ITSELF = "itself"  # the base: it is set against nothing, and may be compared with what is set against it
 OF_THE_MACHINE = ("speed", "shape", "kernels", "bandwidth", "energy")
 
 
@@ -67,8 +73,9 @@ def compare(a: Side, b: Side, *, across_machines: bool = False) -> Comparison:
     refused: list[str] = []
     said: list[str] = []
     for kind in UNITS:
-        for what, one, other in _matched(kind, a.rows, b.rows):
-            fault = _fault(kind, one, other, across_machines=across_machines)
+        terms = _terms(kind, across_machines)
+        for what, one, other in _matched(kind, a.rows, b.rows, terms):
+            fault = _fault(one, other, terms, OF_A_MACHINE if across_machines else ())
             if fault:
                 refused.append(f"{what}: {fault}")
                 continue
@@ -76,7 +83,7 @@ def compare(a: Side, b: Side, *, across_machines: bool = False) -> Comparison:
                 : 1 if "/" in str(one.get("text")) else None
             ]  # of a register, the first figure
             found += apart
-            said += _remarks(one, other) if apart else []
+            said += _remarks(kind, one, other) if apart else []
     if not found:
         why = refused[0] if refused else "they hold no measurement of the same kind"
         raise NotComparable(f"{a.name} and {b.name}", why, _advice(refused))
@@ -89,48 +96,73 @@ def _advice(refused: Sequence[str]) -> str:
     return "measure both again in the same way" if refused else "give two files in which the same was measured"
 
 
-def _matched(kind: str, a: Sequence[Row], b: Sequence[Row]) -> Iterator[tuple[str, Row, Row]]:
-    """Pair the rows of one kind by what was measured; by level too, unless each side has one only."""
+def _matched(kind: str, a: Sequence[Row], b: Sequence[Row], terms: Terms) -> Iterator[tuple[str, Row, Row]]:
+    """Pair the rows of one kind by what was measured; by model and level too, unless each side has one only.
+
+    Of several such rows those with the same terms are paired; where no terms are the same, the last of both.
+    """
     sides = [[row for row in latest(rows) if row["kind"] == kind and not row.get("prediction")] for rows in (a, b)]
-    single = all(len({level_of(row) for row in side}) <= 1 for side in sides)
+    names = [of for of in (model_of, level_of) if any(len(set(map(of, side))) > 1 for side in sides)]
 
-    def key(row: Row) -> tuple[str, ...]:
-        unit = tuple(str(row.get(name, "")) for name in UNITS[kind])
-        return unit if single else (*unit, level_of(row))
+    def what(row: Row) -> tuple[str, ...]:
+        return (*(str(row.get(name, "")) for name in UNITS[kind]), *(of(row) for of in names))
 
-    first, second = ({key(row): row for row in side} for side in sides)
-    for one in first:
-        if one in second:
-            yield " ".join((kind, *filter(None, one))), first[one], second[one]
+    first, second = (_grouped(side, what) for side in sides)
+    for unit in (unit for unit in first if unit in second):
+        one, other = ({_way(row, terms): row for row in side[unit]} for side in (first, second))
+        same = [(way, row, other[way]) for way, row in one.items() if way in other]
+        last = first[unit][-1], second[unit][-1]
+        for way, *pair in same or [(_way(last[0], terms), *last)]:
+            yield " ".join((kind, *filter(None, unit), *_told_apart(way, one, other, terms))), pair[0], pair[1]
 
 
-def _fault(kind: str, a: Row, b: Row, *, across_machines: bool) -> str:
-    """Say why two rows do not speak of the same thing; nothing where they do."""
-    tests: list[tuple[str, Callable[[Row], Any]]] = []
+def _grouped(rows: Sequence[Row], key: Callable[[Row], tuple[str, ...]]) -> dict[tuple[str, ...], list[Row]]:
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def _way(row: Row, terms: Terms) -> Way:
+    return tuple(str(of(row)) for of in terms.values())
+
+
+def _told_apart(way: Way, one: Iterable[Way], other: Iterable[Way], terms: Terms) -> list[str]:
+    """Name the terms in which a side's own rows differ."""
+    several = [any(len({known[at] for known in side}) > 1 for side in (one, other)) for at in range(len(way))]
+    return [f"{name} {value}" for name, value, is_one_of in zip(terms, way, several, strict=True) if is_one_of]
+
+
+def _terms(kind: str, across_machines: bool) -> Terms:
+    terms: dict[str, Callable[[Row], object]] = {}
     if kind in OF_THE_MACHINE and not across_machines:
-        tests += [("machine", machine)]
-    if kind in ("speed", "shape"):
-        names = [name for name in SETTINGS if not (across_machines and name in OF_A_MACHINE)]
-        tests += [(name, partial(_told, name=name)) for name in names]
+        terms["machine"] = machine
+    terms |= {name: partial(_told, name=name) for name in SETTINGS.get(kind, ())}
     if kind == "quality":
-        tests += [
-            ("text", lambda row: _short(row.get("text_sha256"))),
-            ("context", lambda row: row.get("context")),
-            ("base", _base),
-            ("length", _length),
-            ("tokens", lambda row: _short(row.get("tokens_sha256"))),
-        ]
+        terms |= {
+            "text": lambda row: _short(row.get("text_sha256")),
+            "context": lambda row: row.get("context"),
+            "base": _base,
+            "length": _length,
+            "tokens": lambda row: _short(row.get("tokens_sha256")),
+        }
     if kind == "variety":
-        tests += [
-            ("pairs", lambda row: _short(row.get("pairs_sha256"))),
-            ("base", _base_or_itself(a, b)),
-            ("system prompt", lambda row: row.get("system")),
-        ]
+        terms |= {
+            "pairs": lambda row: _short(row.get("pairs_sha256")),
+            "base": lambda row: _base(row) if row.get("against") else ITSELF,
+            "system prompt": lambda row: row.get("system"),
+        }
     if kind == "tasks":
-        tests += [("file", lambda row: _short(row.get("file_sha256"))), ("items", lambda row: row.get("items"))]
-    for name, of in tests:
-        if of(a) != of(b):
-            return f"other {name}: {of(a)} against {of(b)}"
+        terms |= {"file": lambda row: _short(row.get("file_sha256")), "items": lambda row: row.get("items")}
+    return terms
+
+
+def _fault(a: Row, b: Row, terms: Terms, left_out: Sequence[str]) -> str:
+    """Say why two rows do not speak of the same thing; nothing where they do."""
+    for name, of in terms.items():
+        one, other = of(a), of(b)
+        if one != other and name not in left_out and ITSELF not in (one, other):
+            return f"other {name}: {one} against {other}"
     return ""
 
 
@@ -150,16 +182,11 @@ def _base(row: Row) -> str:
     )
 
 
-def _base_or_itself(a: Row, b: Row) -> Callable[[Row], str]:
-    """Two bases differ where both sides have one: the base itself is set against nothing."""
-    return _base if a.get("against") and b.get("against") else lambda _row: ""
-
-
 def _length(row: Row) -> str:
     return "quick" if row.get("quick") else "whole"
 
 
-def _remarks(a: Row, b: Row) -> list[str]:
+def _remarks(kind: str, a: Row, b: Row) -> list[str]:
     """Say what else is not the same, though it may be compared."""
     one, other = place(a), place(b)
     said = [f"other library: {one.library} against {other.library}"] if one.library != other.library else []
@@ -167,6 +194,8 @@ def _remarks(a: Row, b: Row) -> list[str]:
         said.append("the libraries were compiled with other features")
     if one.machine != other.machine:
         said.append(f"other machine: {one.machine} against {other.machine}")
+    apart = [name for name in SETTINGS.get(kind, ()) if a.get(name) != b.get(name)]
+    said += [f"other {name}: {a.get(name)} against {b.get(name)}" for name in apart]
     if model_of(a) != model_of(b):
         said.append(f"other model: {model_of(a)} against {model_of(b)}")
     elif level_of(a) == level_of(b) and _hash(a) and _hash(b) and _hash(a) != _hash(b):

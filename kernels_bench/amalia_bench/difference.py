@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,14 +82,14 @@ RATES = {
     ),
     "kernels": (_Figure("time, ns", ("ns",), ("samples_ns",)),),
     "bandwidth": (_Figure("GB/s", ("read_gbps",), ("samples_gbps",), more_is_better=True),),
-    "energy": (_Figure("J/token", ("joules_per_token",), ("samples_joules_per_token",)),),
 }
-LOSSES = {
+AMOUNTS = {
     "quality": (
         _Figure("mean KLD", ("mean_kld",), ("kld_ci95",), "window_kld"),
         _Figure("ln perplexity above base", ("delta_nll",), ("delta_nll_ci95",), "window_delta_nll"),
         _Figure("same top token", ("same_top",), ("same_top_ci95",), more_is_better=True),
     ),
+    "energy": (_Figure("J/token", ("joules_per_token",), ("joules_per_token_ci95",)),),
 }
 
 
@@ -97,7 +97,7 @@ def differences(kind: str, of: str, a: Row, b: Row) -> Iterator[Difference]:
     """Give the figures of two rows of one kind that speak of the same thing."""
     for figure in RATES.get("speed" if kind == "shape" else kind, ()):
         yield from _ratio(of, figure, a, b)
-    for figure in LOSSES.get(kind, ()):
+    for figure in AMOUNTS.get(kind, ()):
         yield from _difference(of, figure, a, b)
     if kind == "variety":
         yield from _variety(of, a, b)
@@ -147,7 +147,7 @@ def student(freedom: float) -> float:
 def _difference(of: str, figure: _Figure, a: Row, b: Row) -> Iterator[Difference]:
     """Give the difference of two figures: window by window where both rows hold them, else from their intervals.
 
-    Both sides read the same tokens and their errors go together, so that without the windows the interval is wider than
+    Where both sides read the same tokens their errors go together, so that without the windows the interval is wider than
     it need be, never narrower.
     """
     one, other = number(a, *figure.keys), number(b, *figure.keys)
@@ -163,9 +163,14 @@ def _difference(of: str, figure: _Figure, a: Row, b: Row) -> Iterator[Difference
 def _across_windows(name: str, a: Row, b: Row) -> tuple[float, float] | None:
     """Give the interval of the difference window by window; None where the rows do not hold them."""
     one, other = _series(a.get(name)), _series(b.get(name))
-    if not 1 < len(one) == len(other):
+    return _around(one, other) if len(one) == len(other) else None
+
+
+def _around(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] | None:
+    """Give the interval of the mean of the differences; None where there are not two."""
+    if len(a) < 2:
         return None
-    middle, reach = _paired(one, other)
+    middle, reach = _paired(a, b)
     return middle - reach, middle + reach
 
 
@@ -196,25 +201,36 @@ def _joined(one: float, first: tuple[float, float], other: float, second: tuple[
 
 def _variety(of: str, a: Row, b: Row) -> Iterator[Difference]:
     """Compare margins by class: pair by pair where both rows hold them, else both against the same base."""
-    kinds = {kind: list(a.get(kind) or {}) for kind in ("classes", "gradients")}
-    wholes: list[tuple[tuple[str, ...], list[str]]] = [(("overall",), kinds["classes"])]
-    wholes += [((kind, name), [name]) for kind, names in kinds.items() for name in names]
-    for keys, classes in wholes:
-        name = f"{keys[-1].replace('_', ' ')}: margin"
-        one, other, apart = number(a, *keys, "margin"), number(b, *keys, "margin"), _margins_apart(a, b, classes)
-        if one is not None and other is not None and len(apart) == number(a, *keys, "pairs") and len(apart) > 1:
-            middle, reach = _paired([0.0] * len(apart), apart)
-            yield Difference(of, name, one, other, middle, (middle - reach, middle + reach), False, True, True)
+    apart = _margins_apart(a, b)
+    gradients = _gradient_pairs(a, b, apart)
+    for keys in (("overall",), *((kind, name) for kind in ("classes", "gradients") for name in a.get(kind) or {})):
+        name = f"{keys[-1].replace('_', ' ')}{', gradient' if keys[0] == 'gradients' else ': margin'}"
+        here = [pair for pair in apart if (pair in gradients) == (keys[0] == "gradients")]
+        ours = [apart[pair] for pair in here if keys == ("overall",) or _class_of(pair) == keys[-1]]
+        one, other = number(a, *keys, "margin"), number(b, *keys, "margin")
+        if one is not None and other is not None and ours and len(ours) == number(a, *keys, "pairs"):
+            between = _around([0.0] * len(ours), ours)
+            yield Difference(of, name, one, other, statistics.fmean(ours), between, False, True, True)
             continue
         both = all(interval(row, *keys, "delta_margin_ci95") for row in (a, b))
         key = "delta_margin" if both else "margin"
         yield from _difference(of, _Figure(name, (*keys, key), (*keys, f"{key}_ci95"), more_is_better=True), a, b)
 
 
-def _margins_apart(a: Row, b: Row, classes: Sequence[str]) -> list[float]:
-    """Give how far B's margin of each pair is from A's; a pair's id begins with its class."""
+def _margins_apart(a: Row, b: Row) -> dict[str, float]:
+    """Give how far B's margin of each pair is from A's, by the pair's id."""
     one, other = a.get("margins"), b.get("margins")
     if not isinstance(one, Mapping) or not isinstance(other, Mapping):
-        return []
-    ids = [name for name in one if name in other and name.rpartition("-")[0] in classes]
-    return [float(other[name][0]) - float(one[name][0]) for name in ids]
+        return {}
+    return {pair: float(other[pair][0]) - float(one[pair][0]) for pair in one if pair in other}
+
+
+def _gradient_pairs(a: Row, b: Row, pairs: Iterable[str]) -> set[str]:
+    """Name the pairs that are gradients; older rows do not: then those of the classes that hold nothing else."""
+    told = next((row["gradient_pairs"] for row in (a, b) if isinstance(row.get("gradient_pairs"), list)), None)
+    return {pair for pair in pairs if _class_of(pair) not in (a.get("classes") or {})} if told is None else set(told)
+
+
+def _class_of(pair: str) -> str:
+    """Read a pair's class in its id, which begins with it."""
+    return pair.rpartition("-")[0]

@@ -51,7 +51,7 @@ def advice(rows: Sequence[dict[str, Any]]) -> str:
     verb = "writes" if written["test"].startswith("tg") else "reads"
     return (
         f"One watt-hour {verb} {tokens:,.0f} tokens here, idle power included: measure another level or power mode with"
-        " --records FILE, and amalia bench compare tells which gives more."
+        " --records FILE, and amalia bench compare tells which gives more, of two power modes with --across-machines."
     )
 
 

@@ -4,12 +4,17 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from amalia_bench.advise import Device, Wish, advise, find_headers, model_named
+from amalia_bench import records
+from amalia_bench.advise import Device, Wish, advise, find_headers, find_names, model_named
+from amalia_bench.cli.advise import _sentence
+from amalia_bench.cli.door import bench
 from amalia_bench.place import machine
 from amalia_edge.errors import BenchError, DoesNotFit
 from amalia_edge.host import Host
 from amalia_edge.outlook import find_headers as of_shape
+from amalia_edge.store import find
 from bench.example_records import LEVELS, everything, quality_body, row, speed_body
 from models import tiny_model
 
@@ -125,3 +130,60 @@ def test_a_file_names_its_model() -> None:
 def test_headers_are_found_beside_the_file_that_is_named(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "tiny-Q8_0.gguf", kind="Q8_0")
     assert list(find_headers(str(path), ["tiny-Q8_0.gguf", "gone.gguf"])) == ["tiny-Q8_0.gguf"]
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep one model in the folder of converted ones, and be elsewhere."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tiny_model(tmp_path / "amalia/models/Toy-9B-Q8_0.gguf", kind="Q8_0")
+
+
+def advised(model: str, level: str = "Q8_0", *files: str) -> tuple[str, str]:
+    """Give the sentence for a level of which all is known but the speed, and the command that measures that."""
+    rows = [row("quality", quality_body(), level)]
+    names = find_names(model, [f"Toy-9B-{level}.gguf", *files])
+    found = advise("Toy 9B", rows, Wish(), dataclasses.replace(DEVICE, headers={level: SHAPE[level]}, names=names))
+    return _sentence(found), found.missing[0]
+
+
+def test_the_sentence_names_a_stored_model_as_amalia_run_finds_it(stored: Path) -> None:
+    sentence, command = advised("Toy 9B")
+    assert sentence.endswith("; amalia run Toy-9B:Q8_0 starts it.")
+    assert "amalia bench speed Toy-9B:Q8_0 --records" in command
+    assert find("Toy-9B:Q8_0") == stored
+
+
+def test_a_file_beside_the_named_one_is_told_with_its_folder(stored: Path) -> None:
+    name = find_names(str(stored), ["Toy-9B-Q8_0.gguf", "gone.gguf"])["Toy-9B-Q8_0.gguf"]
+    assert find(name) == stored
+    assert find_names(str(stored.parent), ["Toy-9B-Q8_0.gguf"]) == {"Toy-9B-Q8_0.gguf": name}
+
+
+def test_what_comes_with_the_product_is_named_as_its_source() -> None:
+    assert find_names("fadinho", ["fadinho-Q2_K.gguf"]) == {"fadinho-Q2_K.gguf": "fadinho:Q2_K"}
+
+
+def test_of_a_file_that_is_not_here_the_sentence_says_where_to_be(stored: Path) -> None:
+    assert advised("Toy 9B", "Q6_K")[0].endswith("; where its file is, amalia run Toy-9B-Q6_K.gguf starts it.")
+
+
+def test_a_level_that_nobody_made_is_converted_first() -> None:
+    device = dataclasses.replace(DEVICE, headers={"Q8_0": SHAPE["Q8_0"]}, shape="amalia-9b")
+    rows = [one for one in ROWS if one["kind"] == "shape"]
+    sentence = _sentence(advise("amalia-9b", rows, Wish(), device))
+    assert sentence.endswith("; amalia convert MODEL16 --to Q8_0 makes it, where the trained weights are.")
+
+
+def test_a_name_with_a_space_is_one_word_of_a_command(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "my models/Toy-9B-Q8_0.gguf", kind="Q8_0")
+    assert find_names(str(path), [path.name]) == {path.name: f"'{path}'"}
+
+
+def test_the_command_says_how_what_it_advises_is_run(stored: Path, tmp_path: Path) -> None:
+    records.append(tmp_path / "r.jsonl", row("quality", quality_body(), "Q8_0"))
+    words = ["advise", "--records", str(tmp_path / "r.jsonl"), "-c", "512"]
+    told = CliRunner().invoke(bench, words, catch_exceptions=False, standalone_mode=False).stdout
+    assert told.endswith("; amalia run Toy-9B:Q8_0 starts it.\n")

@@ -1,5 +1,8 @@
 """The model card."""
 
+import dataclasses
+import re
+
 import pytest
 import yaml
 
@@ -94,3 +97,36 @@ def test_two_models_need_a_name() -> None:
 def test_records_of_no_file_are_refused() -> None:
     with pytest.raises(BenchError, match="no file was measured"):
         model_card([row("bandwidth", {"threads": 2, "read_gbps": 28.0}, None)], WHOLE)
+
+
+def commands(card: str) -> list[str]:
+    return [line for block in re.findall(r"```\n(.*?)```", card, re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_commands_are_those_a_reader_of_the_hub_can_type() -> None:
+    name = "somebody/AMALIA-GGUF:Q4_K_M"
+    assert commands(model_card(ROWS, WHOLE)) == [
+        f'llama-cli -hf {name} -p "Explica o que é a maré."',
+        f"amalia pull {name}",
+        f"amalia doctor {name}   # whether it fits this machine",
+        f'amalia run {name} "Explica o que é a maré."',
+    ]
+
+
+def test_without_a_repository_the_commands_name_the_file() -> None:
+    found = commands(model_card(ROWS, Provenance()))
+    assert found[0].startswith("llama-cli -m Toy-9B-Q4_K_M.gguf -p") and "amalia pull" not in " ".join(found)
+    assert found[-1].startswith("amalia run Toy-9B-Q4_K_M.gguf ")
+
+
+def test_the_card_promises_no_release_and_no_file_that_a_reader_lacks() -> None:
+    card = model_card(ROWS, WHOLE)
+    assert "pip install" not in card and "FILE" not in card and "`make setup`" in card
+
+
+def test_only_bases_and_texts_of_the_losses_shown_are_named() -> None:
+    base = dataclasses.asdict(identity("Q8_0"))
+    other = row("quality", quality_body(0.5, base=base, against="Q8_0", quick=True, context=2048))
+    card = model_card([*ROWS, other], WHOLE)
+    assert "Loss is measured against BF16;" in card
+    assert "--quick" not in card and "context 2048" not in card

@@ -6,7 +6,19 @@ import pytest
 
 from amalia_bench.compare import Side, compare, select
 from amalia_edge.errors import NotComparable
-from bench.example_records import HERE, JETSON, LIBRARY, everything, quality_body, row, speed_body, variety_body
+from bench.example_records import (
+    HERE,
+    JETSON,
+    LIBRARY,
+    energy_body,
+    everything,
+    kernel_body,
+    quality_body,
+    row,
+    speed_body,
+    tasks_body,
+    variety_body,
+)
 
 ROWS = everything()
 
@@ -97,3 +109,59 @@ def test_a_machine_may_be_selected_by_part_of_its_name() -> None:
 def test_of_a_register_only_the_divergence_is_compared() -> None:
     a, b = ([row("quality", quality_body(text="pt-PT/news"), level)] for level in ("Q4_0", "Q8_0"))
     assert [one.figure for one in compare(Side("a", a), Side("b", b)).differences] == ["mean KLD"]
+
+
+def test_kernels_with_other_threads_are_refused() -> None:
+    body = kernel_body("Q4_K", "mat_vec", 20, 3.6)
+    assert "other threads: 2 against 1" in refusal("kernels", body, body | {"threads": 1})
+
+
+@pytest.mark.parametrize("change", [{"threads": 2}, {"gpu_layers": 0}])
+def test_energy_with_other_settings_is_refused(change: dict[str, object]) -> None:
+    assert f"other {next(iter(change))}" in refusal("energy", energy_body(), energy_body() | change)
+
+
+def test_energy_of_two_power_modes_is_compared_where_it_is_asked_for() -> None:
+    modes = [dataclasses.replace(JETSON, board=f"Jetson Orin Nano, L4T 36.4.7, mode {mode}") for mode in ("25W", "7W")]
+    a, b = (Side(one.board, [row("energy", energy_body(), machine=one)]) for one in modes)
+    with pytest.raises(NotComparable, match="--across-machines"):
+        compare(a, b)
+    (found,) = compare(a, b, across_machines=True).differences
+    assert found.between is not None
+
+
+def test_settings_of_another_machine_are_said() -> None:
+    a, b = (Side(str(cores), [row("speed", speed_body(n_threads=cores))]) for cores in (2, 6))
+    assert "other n_threads: 2 against 6" in compare(a, b, across_machines=True).said
+
+
+def test_each_number_of_threads_is_compared_with_its_like() -> None:
+    sides = [[row("speed", speed_body(tps * n, n_threads=n)) for n in (1, 2)] for tps in (10.0, 20.0)]
+    for across_machines in (False, True):
+        found = compare(Side("a", sides[0]), Side("b", sides[1][::-1]), across_machines=across_machines)
+        decode = [one for one in found.differences if one.figure == "tokens/s, decode"]
+        assert [(one.of, one.a, one.b) for one in decode] == [
+            ("speed tg128 n_threads 1", 10.0, 20.0),
+            ("speed tg128 n_threads 2", 20.0, 40.0),
+        ]
+
+
+def test_each_model_is_compared_with_itself() -> None:
+    a, b = ([row("speed", speed_body(tps), name=name) for name, tps in told] for told in (
+        (("Toy", 10.0), ("Other", 20.0)), (("Other", 20.0), ("Toy", 10.0)),
+    ))  # fmt: skip
+    found = compare(Side("a", a), Side("b", b)).differences
+    assert {one.of for one in found} == {"speed tg128 Toy", "speed tg128 Other"}
+    assert {one.change for one in found} == {1.0}
+
+
+def test_two_models_of_one_each_are_compared_and_named() -> None:
+    a, b = (Side(name, [row("speed", speed_body(), name=name)]) for name in ("Toy", "Other"))
+    assert compare(a, b).said == ("other model: Toy against Other",)
+
+
+def test_answers_to_the_same_questions_are_compared() -> None:
+    (found,) = compare(
+        Side("a", [row("tasks", tasks_body(120))]), Side("b", [row("tasks", tasks_body(150))])
+    ).differences
+    assert found.paired and found.change == 30 / 240

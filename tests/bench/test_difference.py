@@ -3,9 +3,13 @@
 import math
 import statistics
 
+import numpy as np
 import pytest
 
 from amalia_bench.difference import Difference, differences, student
+from amalia_bench.margins import Margin
+from amalia_bench.pairs import read_pairs
+from amalia_bench.variety import summarise
 from bench.example_records import energy_body, quality_body, row, speed_body, variety_body
 
 
@@ -55,15 +59,22 @@ def test_speeds_within_their_spread_show_no_difference() -> None:
 
 
 def test_one_run_has_no_spread() -> None:
-    assert one_of("energy", "J/token", energy_body(), energy_body()).verdict == "one run, no spread"
+    a, b = speed_body(samples_ts=[18.8]), speed_body(samples_ts=[18.9])
+    assert one_of("speed", "tokens/s, decode", a, b).verdict == "one run, no spread"
 
 
 def test_less_energy_is_better() -> None:
-    a, b = (
-        energy_body(samples_joules_per_token=[2.0, 2.01]),
-        energy_body(joules_per_token=1.0, samples_joules_per_token=[1.0, 1.01]),
-    )
-    assert one_of("energy", "J/token", a, b).verdict == "B is better"
+    assert one_of("energy", "J/token", energy_body(19.0), energy_body(14.0)).verdict == "B is better"
+
+
+def test_energy_has_the_interval_that_both_measurements_give() -> None:
+    found = one_of("energy", "J/token", energy_body(14.1), energy_body(13.1))
+    apart, reach = -1 / 9, math.hypot(10 / 9, 1.0) * 0.02
+    assert found.between == pytest.approx((apart - reach, apart + reach)) and not found.paired
+
+
+def test_energies_within_their_intervals_show_no_difference() -> None:
+    assert one_of("energy", "J/token", energy_body(14.0), energy_body(14.1)).verdict == "no difference shown"
 
 
 def test_losses_are_compared_as_a_difference() -> None:
@@ -72,7 +83,7 @@ def test_losses_are_compared_as_a_difference() -> None:
 
 
 def test_without_windows_both_intervals_widen_the_difference() -> None:
-    a, b = quality_body(0.03, kld_ci95=[0.027, 0.034]), quality_body(0.07, kld_ci95=[0.066, 0.073])
+    a, b = quality_body(0.03, kld_ci95=[0.027, 0.034]), quality_body(0.07, kld_ci95=[0.066, 0.073], window_kld=None)
     found = one_of("quality", "mean KLD", a, b)
     assert found.between == pytest.approx((0.04 - math.hypot(0.004, 0.004), 0.04 + math.hypot(0.003, 0.003)))
     assert not found.paired
@@ -91,7 +102,7 @@ def test_windows_of_another_number_are_not_paired() -> None:
 
 
 def test_pairs_margins_are_compared_pair_by_pair() -> None:
-    body = variety_body(classes={"lexicon": {"pairs": 3, "margin": 2.0}}, gradients={})
+    body = variety_body(classes={"lexicon": {"pairs": 3, "margin": 2.0}}, gradients={}, gradient_pairs=[])
     body["overall"] |= {"pairs": 3, "margin": 2.0}
     a = body | {"margins": {f"lexicon-00{at}": [1.0 + at, 0.1] for at in range(3)}}
     b = body | {"margins": {f"lexicon-00{at}": [0.5 + at, 0.1] for at in range(3)}}
@@ -99,9 +110,49 @@ def test_pairs_margins_are_compared_pair_by_pair() -> None:
     assert found.paired and found.change == -0.5 and found.verdict == "A is better"
 
 
+def of_real_pairs() -> list[dict[str, object]]:
+    """Give two levels' rows of the pairs of this project, as variety writes them."""
+    pairs, drawn = read_pairs(), np.random.default_rng(0)
+    base, level = ([Margin(nats, nats / 40) for nats in drawn.normal(2, 3, len(pairs)).tolist()] for _ in range(2))
+    gradients = sorted(pair.id for pair in pairs if pair.strength == "gradient")
+    return [
+        summarise(pairs, margins, base)
+        | {
+            "gradient_pairs": gradients,
+            "margins": {pair.id: list(one) for pair, one in zip(pairs, margins, strict=True)},
+        }
+        for margins in (base, level)
+    ]
+
+
+def test_every_class_of_the_pairs_we_ship_is_paired() -> None:
+    a, b = (row("variety", body) for body in of_real_pairs())
+    found = list(differences("variety", "it", a, b))
+    assert len(found) == 1 + len(a["classes"]) + len(a["gradients"])
+    assert [one.figure for one in found if not one.paired] == []
+
+
+def test_a_class_of_both_strengths_is_compared_by_each() -> None:
+    a, b = of_real_pairs()
+    for kind, figure in (("classes", "lexicon: margin"), ("gradients", "lexicon, gradient")):
+        apart = b[kind]["lexicon"]["margin"] - a[kind]["lexicon"]["margin"]  # type: ignore[index]
+        assert one_of("variety", figure, a, b).change == pytest.approx(apart)
+
+
+def test_one_pair_has_no_spread() -> None:
+    found = one_of("variety", "spelling, gradient", variety_body(0.01), variety_body(0.4))
+    assert found.paired and found.between is None
+
+
+def test_rows_that_do_not_name_their_gradients_are_paired_where_a_class_has_none() -> None:
+    a, b = (variety_body(kld, gradient_pairs=None) for kld in (0.01, 0.4))
+    assert one_of("variety", "clitics: margin", a, b).paired
+    assert not one_of("variety", "lexicon: margin", a, b).paired
+
+
 def test_without_pairs_the_drift_from_the_common_base_is_compared() -> None:
-    found = one_of("variety", "overall: margin", variety_body(0.01), variety_body(0.4))
-    assert found.a == pytest.approx(-0.004)
+    a, b = (variety_body(kld, margins=None) for kld in (0.01, 0.4))
+    assert one_of("variety", "overall: margin", a, b).a == a["overall"]["delta_margin"]
 
 
 def test_answers_to_tasks_are_paired() -> None:

@@ -1,26 +1,18 @@
 """Energy as a person reads it."""
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
 from rich.console import Console
 
+from amalia_bench import records
+from amalia_bench.cli.door import bench
 from amalia_bench.energy_table import advice, table
+from bench.example_records import JETSON, energy_body, row
 
-ROW: dict[str, Any] = {
-    "test": "tg128",
-    "engine_ts": 12.3456,
-    "watts": 25.04,
-    "idle_watts": 5.1,
-    "joules_per_token": 1.61512,
-    "joules_per_token_ci95": [1.58, 1.65],
-    "joules_per_token_gross": 2.0,
-    "tokens_per_joule": 0.619149,
-    "trace": [[0.0, None, None], [0.5, 25.0, 50.0], [1.0, 25.0, 61.4]],
-    "alarms": [],
-    "notes": [],
-    "warm_up_s": 20.0,
-    "whole": True,
-}
+ROW: dict[str, Any] = energy_body(18.0, trace=[[0.0, None, None], [0.5, 25.0, 50.0], [1.0, 25.0, 61.4]])
 
 
 def shown(**changes: Any) -> str:
@@ -33,13 +25,13 @@ def shown(**changes: Any) -> str:
 def test_a_figure_stands_with_its_interval_and_its_heat() -> None:
     assert shown().splitlines()[1].split() == [
         "tg128",
-        "12.3",
-        "25.0",
-        "5.1",
-        "1.62",
-        "[1.58,",
-        "1.65]",
-        "0.619",
+        "9.0",
+        "18.0",
+        "4.1",
+        "1.54",
+        "[1.51,",
+        "1.58]",
+        "0.647",
         "50",
         "to",
         "61",
@@ -79,3 +71,13 @@ def test_the_sentence_of_a_broken_run_says_how_to_go_on() -> None:
 
 def test_the_sentence_of_a_busy_machine_asks_for_quiet() -> None:
     assert "Something else ran" in advice([ROW | {"notes": ["idling was unquiet: 15.9 ± 3.0 W"]}])
+
+
+def test_the_sentence_names_what_compares_power_modes(tmp_path: Path) -> None:
+    option = advice([ROW]).rstrip(".").rpartition(" ")[2]
+    for mode in ("25W", "7W"):
+        machine = dataclasses.replace(JETSON, board=f"Jetson Orin Nano, L4T 36.4.7, mode {mode}")
+        records.append(tmp_path / mode, row("energy", ROW, machine=machine))
+    words = ["compare", str(tmp_path / "25W"), str(tmp_path / "7W"), option]
+    told = CliRunner().invoke(bench, words, catch_exceptions=False, standalone_mode=False)
+    assert "J/token" in told.stdout

@@ -147,7 +147,7 @@ def test_a_models_name_is_text_in_a_picture() -> None:
 
 def test_a_dollar_sign_is_no_formula() -> None:
     rows = [row("energy", energy_body() | {"level": "$x_1$"}, name="a")]
-    assert re.search(r"<text[^>]*>\$x_1\$</text>", pictures(rows)[0].svg(NARROW))
+    assert re.search(r"<text[^>]*>\$x_1\$ tg128</text>", pictures(rows)[0].svg(NARROW))
 
 
 def test_a_png_is_one() -> None:

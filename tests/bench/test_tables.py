@@ -58,7 +58,7 @@ def test_two_bases_share_no_table() -> None:
 
 
 def test_gradients_are_named_as_such() -> None:
-    assert "null subject (gradient)" in column(tables.variety_tables(ROWS)[0], "class")
+    assert "null-subject (gradient)" in column(tables.variety_tables(ROWS)[0], "class")
 
 
 def test_a_column_in_which_nothing_was_measured_is_absent() -> None:
@@ -78,6 +78,43 @@ def test_the_base_has_no_drift() -> None:
 def test_a_machine_that_slowed_down_says_so() -> None:
     (table,) = tables.speed_tables([row("speed", speed_body(throttled=True, drift=0.8))])
     assert column(table, "steady") == ["throttled, last −20 %"]
+
+
+def test_settings_that_differ_between_a_models_rows_are_shown_and_no_others() -> None:
+    rows = [
+        row("speed", speed_body()),
+        row("speed", speed_body(large_pages=False)),
+        row("speed", speed_body(type_k="q8_0")),
+        row("speed", speed_body(n_batch=64), "Q8_0"),
+    ]
+    (table,) = tables.speed_tables(rows)
+    assert column(table, "settings") == [
+        "-ctk f16, --large-pages on",
+        "-ctk f16, --large-pages off",
+        "-ctk q8_0, --large-pages on",
+        "",
+    ]
+    assert table.is_text(table.headings.index("settings"))
+
+
+def test_settings_that_are_the_same_throughout_have_no_column() -> None:
+    rows = [row("speed", speed_body()), row("speed", speed_body(220, 512, 0)), row("speed", speed_body(n_threads=1))]
+    assert "settings" not in tables.speed_tables(rows)[0].headings
+
+
+def test_a_shapes_rows_with_other_threads_are_told_apart() -> None:
+    rows = [row("shape", speed_body(n_threads=count) | {"shape": "amalia-9b", "synthetic": True}) for count in (1, 2)]
+    assert column(tables.shape_tables(rows)[0], "settings") == ["-t 1", "-t 2"]
+
+
+def test_a_rate_beside_another_programs_has_their_ratio() -> None:
+    other = {"name": "llama-bench 0c1e570", "program": "llama-bench", "ratio": 1.0251, "ratio_stddev": 0.0049}
+    rows = [row("speed", speed_body(against=other | {"figure": "avg_ts"})), row("speed", speed_body(220, 512, 0))]
+    (table,) = tables.speed_tables(rows)
+    assert column(table, "of another program") == ["1.025 ± 0.005 × llama-bench 0c1e570 (decode)", "–"]
+    assert "within each pair" in table.note
+    (alone,) = tables.speed_tables(rows[1:])
+    assert "of another program" not in alone.headings and "another program" not in alone.note
 
 
 def test_random_weights_are_marked() -> None:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from amalia_bench import records
-from amalia_bench.advise import Advice, Candidate, Device, Wish, find_headers, model_named
+from amalia_bench.advise import Advice, Candidate, Device, Wish, find_headers, find_names, model_named
 from amalia_bench.advise import advise as choose
 from amalia_bench.choices import file_of
 from amalia_bench.figures import NONE, bracketed, significant
@@ -56,9 +56,10 @@ def advise(model: str | None, records_file: Path, context: int, speed: float, as
     host, _ = examine(None)
     name = model_named(model, rows)
     here = machine({"machine": dataclasses.asdict(this_machine())})
-    headers = find_headers(model or name, [file_of(row) for row in rows])
+    files = list(dict.fromkeys(map(file_of, rows)))
+    headers = find_headers(model or name, files)
     shape = name if headers and not any(key.endswith(".gguf") for key in headers) else ""
-    device = Device(host, here, headers, str(records_file), shape)
+    device = Device(host, here, headers, str(records_file), shape, find_names(model or name, files))
     advice = choose(name, rows, Wish(context, speed), device)
     if as_json:
         emit("bench advise", dataclasses.asdict(advice) | {"machine": here, "budget": host.budget})
@@ -104,4 +105,13 @@ def _sentence(advice: Advice) -> str:
         f"needs {megabytes(choice.needed)} with {advice.wish.context} tokens" if choice.needed else "",
         f"writes {significant(choice.speed)} tokens/s" if choice.speed else "",
     ]
-    return f"Take {plain(choice.level)}: it {', '.join(filter(None, why))}; amalia run {plain(choice.file)} starts it."
+    return f"Take {plain(choice.level)}: it {', '.join(filter(None, why))}; {plain(_start(choice))}."
+
+
+def _start(choice: Candidate) -> str:
+    """Name the command that starts it, or that makes it."""
+    if choice.name:
+        return f"amalia run {choice.name} starts it"
+    if choice.file:
+        return f"where its file is, amalia run {choice.word} starts it"
+    return f"amalia convert MODEL16 --to {choice.level} makes it, where the trained weights are"

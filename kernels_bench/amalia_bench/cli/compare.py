@@ -20,7 +20,7 @@ SHORT = {"A is better": "A", "B is better": "B", "no difference shown": "=", "on
 @click.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--across-machines", is_flag=True, help="Compare speeds of two machines.")
+@click.option("--across-machines", is_flag=True, help="Compare speeds and energy of two machines or power modes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.version_option(__version__, prog_name="amalia")
 def compare(a: str, b: str, across_machines: bool, as_json: bool) -> int:
@@ -63,7 +63,7 @@ def _show(found: Comparison) -> None:
     for one in found.differences:
         if one.of != before:
             out.print(plain(before := one.of), style="bold", markup=False)
-        name = f"  {one.figure}{'*' * one.paired}"
+        name = f"  {one.figure}{' *' * one.paired}"
         line = (
             f"{plain(name):<29}{significant(one.a):>9}{significant(one.b):>9}  {_changed(one):<27}{SHORT[one.verdict]}"
         )
