@@ -273,8 +273,11 @@ def _vocabulary(facts: Facts) -> int:
 
 def _ollama_address() -> str:
     told = os.environ.get("OLLAMA_HOST", "") or OLLAMA
-    parts = urlsplit(told if "//" in told else f"//{told}")
-    return f"{parts.hostname or '127.0.0.1'}:{parts.port or 11434}"
+    try:
+        parts = urlsplit(told if "//" in told else f"//{told}")
+        return f"{parts.hostname or '127.0.0.1'}:{parts.port or 11434}"
+    except ValueError:  # a port that is no number, or brackets left open
+        raise UsageError(f"OLLAMA_HOST={told[:60]}", "not an address", f"give one as in {OLLAMA}") from None
 
 
 def _ask(name: str, address: str, path: str, content: Mapping[str, Any]) -> dict[str, Any]:

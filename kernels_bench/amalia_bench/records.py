@@ -53,7 +53,10 @@ def take_up(path: Path | None, resume: bool) -> list[Row]:
             raise UsageError("--resume", "no --records FILE", "say which file holds what was measured")
         return []
     try:
+        is_new = not path.exists()
         _open(path).close()
+        if is_new:
+            path.unlink()  # until there is something in it
     except OSError as problem:
         raise _unwritable(path, problem) from None
     held = read(path) if path.is_file() else []  # a device has no end

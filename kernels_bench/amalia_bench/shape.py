@@ -20,6 +20,7 @@ from typing import Any
 from amalia_bench import records
 from amalia_bench.identity import Identity
 from amalia_bench.machine import Library, Machine
+from amalia_bench.place import Place, place
 from amalia_bench.records import Row, record
 from amalia_bench.roofline import bytes_per_token
 from amalia_bench.speed import Case, Opener, SpeedConfig, Surroundings, Trial, measure_speed
@@ -137,39 +138,74 @@ def measure_shape(
 
     Rows of `known` that answer what is wanted are given instead of measured again.
     """
-    found, folder = shape_headers(config), _folder(config)
-    every = {one.level: one for one in rooms(found, config.contexts, host, config.speed.load)}
-    plans = {level: _plan(config, folder, level) for level in map(_level, config.levels)}
-    by_key = {key_of(row): row for row in known if row["kind"] == "shape" and not row.get("prediction")}
-    for level, plan in plans.items():
-        keys = _keys(config, _digest(plan), machine)
-        yield from (by_key[key] for key in keys.values() if key in by_key)
-        cases = tuple(case for case, key in keys.items() if key not in by_key)
-        if not cases:
+    every = {one.level: one for one in rooms(shape_headers(config), config.contexts, host, config.speed.load)}
+    check_disks(config, machine, known)
+    for level, part in _parts(config, machine, known).items():
+        yield from part.rows
+        if not part.cases:
             continue
-        with _temporary(folder) as place:
-            path = place / plan.path.name
+        with _temporary(_folder(config)) as scratch:
+            path = scratch / part.plan.path.name
             write_synthetic(path, config.shape, level, wrote)
-            wanted = [Trial(path, config.speed, cases)]
+            wanted = [Trial(path, config.speed, part.cases)]
             for measurement in measure_speed(wanted, opener, surroundings or here(machine), watch):
                 more = {"shape": config.name, "level": level, "synthetic": True} | _memory(every.get(level), every)
                 body = speed_body(measurement, machine) | {"model_filename": path.name} | more
-                model = _identity(measurement.facts.header, config, _digest(plan))
+                model = _identity(measurement.facts.header, config, _digest(part.plan))
                 row = record("shape", body, machine, measurement.facts.library, model)
                 if keep is not None:
                     records.append(keep, row)
                 yield row
 
 
+def check_disks(config: ShapeConfig, machine: Machine, known: Sequence[Row] = ()) -> None:
+    """Refuse a file that the disk cannot hold, before any is measured; what is known needs none."""
+    for part in _parts(config, machine, known).values():
+        if part.cases:
+            check_disk(part.plan)
+
+
+def check_predictable(config: ShapeConfig, host: Host) -> None:
+    """Refuse what would give no efficiency to predict with, before minutes of measuring."""
+    found, load, advice = shape_headers(config), config.speed.load, "give one: --efficiency 0.6"
+    if not any(case.generated and not case.prompt for case in config.speed.cases):
+        raise UsageError("--device", "no efficiency without a test that writes", f"{advice}, or add -n 128")
+    for level in map(_level, config.levels):
+        header = _predictable(found, level)
+        wish = dataclasses.replace(load, context=config.speed.context)
+        seated, _ = PlacementTrial(Model(header, host.features), host).seat(settle(header, wish, host))
+        if seated.gpu_layers:
+            raise UsageError("--device", "no efficiency is measured where a GPU has some of the layers", advice)
+
+
+def _predictable(found: Mapping[str, Header], level: str) -> Header:
+    if level not in found:
+        raise UsageError(f"--level {level}", "needs importance data, and is not predicted", "choose another level")
+    return found[level]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One level: its file, what is known of it, and what is left to measure."""
+
+    plan: OutputPlan
+    rows: tuple[Row, ...]
+    cases: tuple[Case, ...]
+
+
+def _parts(config: ShapeConfig, machine: Machine, known: Sequence[Row]) -> dict[str, _Part]:
+    by_key = {key_of(row): row for row in known if row["kind"] == "shape" and not row.get("prediction")}
+    parts = {}
+    for level in map(_level, config.levels):
+        plan = plan_synthetic(_folder(config) / f"{config.name}-{level}.gguf", config.shape, level)
+        keys = _keys(config, _digest(plan), machine)
+        rows = tuple(by_key[key] for key in keys.values() if key in by_key)
+        parts[level] = _Part(plan, rows, tuple(case for case, key in keys.items() if key not in by_key))
+    return parts
+
+
 def _level(name: str) -> str:
     return find_level(name).name
-
-
-def _plan(config: ShapeConfig, folder: Path, level: str) -> OutputPlan:
-    """Plan a file, and refuse one that the disk cannot hold before any is measured."""
-    plan = plan_synthetic(folder / f"{config.name}-{level}.gguf", config.shape, level)
-    check_disk(plan)
-    return plan
 
 
 def _digest(plan: OutputPlan) -> str:
@@ -208,9 +244,7 @@ def predict(
 ) -> dict[str, Any]:
     """Say what a machine that is not at hand would do at one level; `measured` is an efficiency and its spread."""
     found, name = headers(config.shape), _level(level)
-    if name not in found:
-        raise UsageError(f"--level {name}", "needs importance data, and is not predicted", "choose another level")
-    header, load = found[name], config.speed.load
+    header, load = _predictable(found, name), config.speed.load
     efficiency, spread = measured
     if not 0 < efficiency <= MOST:
         raise UsageError("--efficiency", f"{efficiency}", "give the share of the bandwidth, above 0 and up to 1")
@@ -240,6 +274,16 @@ def predict(
 def prediction_record(body: Mapping[str, Any], machine: Machine, library: Library) -> Row:
     """Keep a prediction as a record of its own; the machine in it is the one it was made on."""
     return record("shape", body, machine, library)
+
+
+def is_known(prediction: Row, known: Sequence[Row]) -> bool:
+    """Say whether a prediction was made before: the same in all but its day and what memory was free then."""
+    return any(_content(row) == _content(prediction) for row in known)
+
+
+def _content(row: Row) -> tuple[Place, Row]:
+    stamp = ("test_time", "machine", "library", "amalia_version")
+    return place(row), {name: value for name, value in row.items() if name not in stamp}
 
 
 def efficiency_of(row: Mapping[str, Any]) -> tuple[float, float] | None:

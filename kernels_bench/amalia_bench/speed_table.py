@@ -190,8 +190,14 @@ def markdown(rows: Sequence[Row], machine: Machine) -> str:
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
-    """Give one line per row, without what is a list or has parts, every value quoted, as llama-bench does."""
+    """Give one line per row, without what is a list or has parts, every value quoted, as llama-bench does.
+
+    Of another program measured beside ours there is its name, and the ratio.
+    """
     text = io.StringIO()
+    beside = {"name": "against", "ratio": "against_ratio", "ratio_stddev": "against_ratio_stddev"}
+    if any(row.get("against") for row in rows):
+        rows = [{**row, **{to: (row.get("against") or {}).get(key) for key, to in beside.items()}} for row in rows]
     names = [name for name, value in (rows[0] if rows else {}).items() if not isinstance(value, (list, dict))]
     text.write(",".join(names) + "\n")
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")

@@ -20,6 +20,7 @@ from amalia_bench.figures import (
     significant,
 )
 from amalia_bench.place import Place, by_place, machine
+from amalia_bench.speed_table import SETTINGS
 from amalia_edge.console import megabytes, plain
 
 Row = Mapping[str, Any]
@@ -89,10 +90,15 @@ def _choice_table(model: str, files: list[Choice], rows: Sequence[Row], here: st
 
 
 def speed_tables(rows: Sequence[Row]) -> list[Table]:
+    return [_speed_table(told, where) for where, told in _of_kind(rows, "speed").items()]
+
+
+def _speed_table(rows: Sequence[Row], where: Place) -> Table:
     columns: dict[str, Callable[[Row], str]] = {
         "model": named,
         "test": lambda row: str(row.get("test", "")),
         "threads": lambda row: str(row.get("n_threads", "")),
+        "settings": _settings(rows, shown=("n_threads",)),
         "tokens/s, decode": lambda row: rate(number(row, "avg_ts"), number(row, "stddev_ts")),
         "tokens/s, engine": lambda row: rate(number(row, "engine_ts"), number(row, "engine_stddev_ts")),
         "of the roofline": _of_the_roofline,
@@ -100,9 +106,37 @@ def speed_tables(rows: Sequence[Row]) -> list[Table]:
         "load": lambda row: seconds(number(row, "load_s")),
         "memory": lambda row: _size(number(row, "peak_rss")),
         "steady": _steady,
+        "of another program": _against_program,
     }
     note = "Mean ± standard deviation. Decode: llama_decode alone, as llama-bench measures; engine: sampling and text included."  # fmt: skip
-    return [_table("Speed", columns, told, where, note) for where, told in _of_kind(rows, "speed").items()]
+    if any(row.get("against") for row in rows):
+        note += " Of another program: ours ÷ its rate, within each pair."
+    return _table("Speed", columns, rows, where, note)
+
+
+def _settings(rows: Iterable[Row], shown: Sequence[str] = ()) -> Callable[[Row], str]:
+    """Make what names a row's settings, as they are typed: those that differ between the rows of its model."""
+    differing: dict[str, list[str]] = {}
+    for model, told in _grouped(rows, named).items():
+        kept = (name for name in SETTINGS if name not in shown)
+        differing[model] = [name for name in kept if len({str(row[name]) for row in told if name in row}) > 1]
+
+    def typed(row: Row, name: str) -> str:
+        value = row.get(name, "not told")
+        return plain(f"{SETTINGS[name]} {('off', 'on')[value] if isinstance(value, bool) else value}")
+
+    return lambda row: ", ".join(typed(row, name) for name in differing[named(row)])
+
+
+def _against_program(row: Row) -> str:
+    """Give the ratio to another program, which of our figures it is of, and that program's name."""
+    other = row.get("against")
+    ratio = number(row, "against", "ratio")
+    if not isinstance(other, Mapping) or ratio is None:
+        return NONE
+    spread, ours = number(row, "against", "ratio_stddev"), "decode" if other.get("figure") == "avg_ts" else "engine"
+    beyond = "" if spread is None else f" ± {spread:.3f}"
+    return plain(f"{ratio:.3f}{beyond} × {other.get('name', 'a program not named')} ({ours})")
 
 
 def _size(value: float | None) -> str:
@@ -309,6 +343,7 @@ def shape_tables(rows: Sequence[Row]) -> list[Table]:
         "shape": named,
         "size": lambda row: _size(size_of(row) or None),
         "test": lambda row: str(row.get("test", "")),
+        "settings": _settings(measured),
         "tokens/s": lambda row: rate(number(row, "engine_ts"), number(row, "engine_stddev_ts")),
         "of the roofline": _of_the_roofline,
         "memory": lambda row: _size(number(row, "peak_rss")),

@@ -181,6 +181,13 @@ def test_what_ollama_refuses_is_said(address: str, model: str, said: str) -> Non
         Ollama(model, facts(), CONFIG, address).measure(Case(generated=4))
 
 
+@pytest.mark.parametrize("told", ["localhost:eleven", "localhost:70000", "http://[::1"])
+def test_an_ollama_whose_address_is_none_is_said(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", told)
+    with pytest.raises(UsageError, match=r"OLLAMA_HOST=.*: not an address; give one as in 127\.0\.0\.1:11434"):
+        Ollama("amalia", facts(), CONFIG)
+
+
 def test_an_ollama_that_does_not_run_is_said() -> None:
     with pytest.raises(BenchError, match="ollama serve"):
         Ollama("amalia", facts(), CONFIG, "127.0.0.1:1")

@@ -1,9 +1,12 @@
 """Memory read bandwidth."""
 
-import math
+import ctypes
 import shutil
-import statistics
+import signal
 import subprocess
+import threading
+import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,19 @@ import pytest
 
 from amalia_bench import bandwidth
 from amalia_bench.bandwidth import Readers, buffer_size, measure_bandwidth, typical
+from amalia_bench.cache import last_level_caches
 from amalia_edge.errors import BenchError
 
 NBYTES = 48 << 20
-LOOP = Path(__file__).parents[2] / "kernels_bench/checks/read.c"
+LOOP = """
+#include <stddef.h>
+#include <stdint.h>
+uint64_t read_words(const uint64_t *words, size_t count) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < count; i++) sum += words[i];
+    return sum;
+}
+"""
 
 
 def machine(root: Path, available: int, cache: str) -> Path:
@@ -83,19 +95,47 @@ def test_it_agrees_with_its_own_samples(monkeypatch: pytest.MonkeyPatch) -> None
     assert min(found.samples_gbps) <= found.read_gbps <= max(found.samples_gbps)
 
 
-def test_a_plain_c_loop_finds_a_like_figure(tmp_path: Path) -> None:
+def test_an_interruption_waits_for_those_who_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Readers(1 << 20, 2) as readers:
+        both, read = threading.Barrier(2), []
+
+        def fold(index: int, times: int) -> None:
+            part = readers._parts[index]
+            if both.wait() == 0:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.1)
+            read.append(int(part[0]) + times)
+
+        monkeypatch.setattr(readers, "_fold", fold)
+        with pytest.raises(KeyboardInterrupt):
+            readers.read()
+        assert len(read) == 2
+
+
+def test_the_buffer_goes_with_its_readers() -> None:
+    with Readers(1 << 20, 2) as readers:
+        readers.read()
+        pages = weakref.ref(readers._pages)
+    assert pages() is None
+
+
+def test_a_plain_c_loop_reads_the_same_memory_about_as_fast(tmp_path: Path) -> None:
+    """The best of six turns each: what a neighbour takes is in neither. checks/bandwidth_against_c.py asks for 10 %."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
-    program = tmp_path / "read"
-    built = subprocess.run([compiler, "-O3", "-march=native", "-pthread", "-o", program, LOOP], capture_output=True)
-    if built.returncode:
-        pytest.skip("the C compiler cannot build a program for this processor")
+    source, built = tmp_path / "read.c", tmp_path / "read.so"
+    source.write_text(LOOP)
+    words = [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", built, source]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("the C compiler cannot build a library for this processor")
+    loop = ctypes.CDLL(str(built)).read_words
+    loop.argtypes, loop.restype = (ctypes.c_void_p, ctypes.c_size_t), ctypes.c_uint64
     ours, theirs = [], []
-    with Readers(NBYTES, 1) as readers:
-        for _ in range(4):
-            ours += [NBYTES / readers.read() / 1e9 for _ in range(3)]
-            done = subprocess.run([program, "1", str(NBYTES), "3"], capture_output=True, text=True, check=True)
-            theirs += [float(line) for line in done.stdout.split()]
-    assert all(math.isfinite(figure) and figure > 0 for figure in ours + theirs)
-    assert 1 / 8 < statistics.median(ours) / statistics.median(theirs) < 8  # the unit; a check beside judges the figure
+    with Readers(min(max(256 << 20, 3 * last_level_caches()), buffer_size()), 1) as readers:
+        for _ in range(6):
+            ours.append(readers.read())
+            start = time.perf_counter()
+            loop(readers._parts.ctypes.data, readers.nbytes // 8)
+            theirs.append(time.perf_counter() - start)
+    assert 0.8 < min(theirs) / min(ours) < 1.25

@@ -24,7 +24,9 @@ QUICK = ("-p", "8", "-n", "4", "-r", "2", "-t", "1")
 @pytest.fixture(autouse=True)
 def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring a machine's bandwidth takes seconds, and is tested by itself."""
-    monkeypatch.setattr("amalia_bench.speed_run.here", lambda *_: Surroundings(bandwidth=lambda threads: 20.0 * threads))
+    monkeypatch.setattr(
+        "amalia_bench.speed_run.here", lambda *_: Surroundings(bandwidth=lambda threads: 20.0 * threads)
+    )
 
 
 def speed(*words: str) -> Result:

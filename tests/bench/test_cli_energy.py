@@ -87,6 +87,14 @@ def test_a_machine_without_meters_is_told_so_before_anything_is_loaded(tiny: Pat
         run(str(tiny), *QUICK, "--root", str(MACHINES / "mac-m2"))
 
 
+def test_what_its_error_advises_can_be_typed(tiny: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        run(str(tiny), "-p", "0", "-n", "0")
+    advised = refused.value.advice.partition("as in ")[2].split()
+    context = energy.make_context("energy", [str(tiny), *advised])
+    assert [context.params[name] for name in ("prompt", "generated")] == [512, 128]
+
+
 def test_resuming_needs_a_file(tiny: Path) -> None:
     with pytest.raises(UsageError, match="--records FILE"):
         run(str(tiny), *QUICK, *NANO, "--resume")

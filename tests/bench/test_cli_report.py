@@ -58,6 +58,16 @@ def test_report_writes_plots_as_svg_and_png(file: Path, tmp_path: Path) -> None:
     assert len(told["result"]["written"]) == 4
 
 
+def test_report_says_where_no_folder_of_plots_can_be(file: Path) -> None:
+    with pytest.raises(UsageError, match="Not a directory; name another folder"):
+        run("report", file, "--plots", file / "plots")
+
+
+def test_report_gives_markdown_within_json(file: Path) -> None:
+    told = json.loads(run("report", file, "--md", "--json").stdout)["result"]
+    assert told["markdown"] == run("report", file, "--md").stdout
+
+
 def test_report_joins_several_files(file: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "b.jsonl", [row("speed", speed_body(), name="Other")])
     assert run("report", file, other, "--md").stdout.startswith("# Measured: Toy 9B, Other")

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from amalia_bench.cli.door import bench
 from amalia_bench.records import read
 from amalia_bench.speed import Surroundings
-from amalia_edge.errors import UsageError
+from amalia_convert.plan import OutputPlan
+from amalia_edge.errors import DoesNotFit, UsageError
 
 from .shapes import small_shape
 
@@ -43,6 +44,7 @@ def test_a_shape_is_measured_and_a_machine_predicted_from_it(tmp_path: Path) -> 
     assert [found.get("prediction", False) for found in read(keep)] == [False, True]
     assert list((tmp_path / "s").iterdir()) == []
     assert result_of(*words, "--records", str(keep), "--resume")["rows"] == [row]
+    assert len(read(keep)) == 2
 
 
 def test_resume_without_a_file_says_which_option_it_needs() -> None:
@@ -81,17 +83,62 @@ def test_one_bandwidth_for_two_machines_is_refused() -> None:
         shape("amalia-9b", "--device", "a", "--device", "b", "--bandwidth", "30")
 
 
-def test_without_a_writing_test_there_is_no_efficiency_to_predict_with(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--efficiency 0\.6"):
-        shape(
-            small_shape(tmp_path),
-            *QUICK,
-            "-p",
-            "16",
-            "-n",
-            "0",
-            "--folder",
-            str(tmp_path),
-            "--device",
-            "jetson-orin-nx",
-        )
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        (("-p", "16", "-n", "0"), r"without a test that writes; give one: --efficiency 0\.6, or add -n 128"),
+        (("--level", "IQ2_XXS"), "IQ2_XXS: needs importance data"),
+    ],
+)
+def test_what_gives_no_efficiency_is_refused_before_it_is_measured(
+    tmp_path: Path, more: tuple[str, ...], found: str
+) -> None:
+    words = (small_shape(tmp_path), *QUICK, *more, "--folder", str(tmp_path / "s"), "--device", "jetson-orin-nx")
+    with pytest.raises(UsageError, match=found):
+        shape(*words)
+    assert not (tmp_path / "s").exists()
+
+
+def test_rows_without_an_efficiency_are_shown_before_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amalia_bench.shape.here", lambda _: Surroundings())
+    words = (small_shape(tmp_path), *QUICK, "--folder", str(tmp_path / "s"), "--device", "jetson-orin-nx")
+    told = json.loads(shape(*words, "--json").stdout)
+    assert [row["test"] for row in told["result"]["rows"]] == ["tg128"]
+    assert told["error"]["found"] == "no efficiency measured here for Q4_K_M"
+    said = CliRunner().invoke(bench, ["shape", *words], standalone_mode=False)
+    assert isinstance(said.exception, UsageError) and "tg128" in said.stdout
+
+
+def test_an_alias_is_the_level_it_stands_for(tmp_path: Path) -> None:
+    words = (small_shape(tmp_path), *QUICK, "--folder", str(tmp_path / "s"), "--device", "jetson-orin-nx")
+    told = result_of(*words, "--level", "q4_k")
+    assert [body["level"] for body in told["predictions"]] == ["Q4_K_M"]
+    with pytest.raises(UsageError, match="given twice"):
+        shape(*words, "--level", "q4_k", "--level", "Q4_K_M")
+
+
+def test_a_level_too_large_for_the_disk_is_refused_before_another_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(plan: OutputPlan) -> None:
+        if "Q8_0" in plan.path.name:
+            raise DoesNotFit(plan.path.name, "no room")
+
+    monkeypatch.setattr("amalia_bench.shape.check_disk", full)
+    with pytest.raises(DoesNotFit):
+        words = (small_shape(tmp_path), *QUICK, "--level", "Q4_0", "--level", "Q8_0", "--folder", str(tmp_path / "s"))
+        shape(*words, "--records", str(tmp_path / "run.jsonl"))
+    assert not (tmp_path / "run.jsonl").exists()
+
+
+def test_a_prediction_is_kept_once_and_another_beside_it(tmp_path: Path) -> None:
+    keep = tmp_path / "run.jsonl"
+    for efficiency in ("0.5", "0.5", "0.6"):
+        words = ("--device", "raspberry-pi-5", "--efficiency", efficiency, "--records", str(keep), "--resume")
+        assert len(result_of("amalia-9b", *words)["predictions"]) == 1
+    assert [row["efficiency"] for row in read(keep)] == [0.5, 0.6]
+
+
+def test_the_plan_alone_of_another_machine_predicts_nothing() -> None:
+    told = shape("amalia-9b", "--plan", "--device", "jetson-orin-nano").stdout
+    assert "Memory on" in told and "PREDICTION" not in told

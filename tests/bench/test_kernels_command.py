@@ -127,10 +127,15 @@ def test_a_machine_is_told_of_a_wrong_kernel_in_one_object(tiny: Path, monkeypat
         (("--op", "mat_max"), "--op 'mat_max': there is no such operation; of: quantize"),
         (("--resume",), "--resume: no --records"),
         (("--plot", "roof.pdf"), "--plot roof.pdf: neither .svg nor .png"),
+        (("--plot", "gone/roof.svg"), "--plot gone/roof.svg: no folder one can write to"),
+        (("--plot", "roof.svg", "--op", "quantize"), "--plot: nothing to draw; measure one of mat_vec, mat_mat too"),
         (("--device", "TPU9"), "device 'TPU9'"),
     ],
 )
-def test_what_it_cannot_use_is_said(tiny: Path, words: tuple[str, ...], found: str) -> None:
+def test_what_it_cannot_use_is_said_before_anything_is_measured(
+    tiny: Path, words: tuple[str, ...], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(kernels.Bench, "measure")
     with pytest.raises(UsageError) as told:
         run(tiny, *words)
     assert found in str(told.value)
@@ -141,3 +146,17 @@ def test_the_roofline_is_drawn(tiny: Path, tmp_path: Path, name: str, begins: by
     pytest.importorskip("matplotlib")
     run(tiny, *FEW, "--plot", str(tmp_path / name))
     assert (tmp_path / name).read_bytes().startswith(begins)
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_drawing_that_fails_leaves_the_one_that_was_there(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "roof.svg").write_text("before")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UsageError, match="No space left on device"):
+        run(tiny, *FEW, "--plot", str(tmp_path / "roof.svg"))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("roof.svg", "before")]

@@ -14,6 +14,7 @@ from amalia_bench.records import Row, read
 from amalia_bench.shape import (
     Room,
     ShapeConfig,
+    check_predictable,
     efficiency_of,
     fitting,
     measure_shape,
@@ -23,10 +24,12 @@ from amalia_bench.shape import (
 )
 from amalia_bench.speed import Case, SpeedConfig, Subject, Surroundings, Turn
 from amalia_bench.target import Target, find_target
-from amalia_edge.errors import ModelNotFound, UsageError
+from amalia_convert.plan import OutputPlan
+from amalia_edge.errors import DoesNotFit, ModelNotFound, UsageError
 from amalia_edge.gguf import read_header
 from amalia_edge.host import Host
 from amalia_edge.load_config import LoadConfig
+from amalia_edge.native import BackendDevice
 from amalia_edge.plan import make_plan
 
 from .conftest import facts
@@ -117,6 +120,19 @@ def test_what_is_known_is_given_and_not_measured_again(config: ShapeConfig, mach
     assert rows[3]["test"] == "tg128"
 
 
+def test_what_is_known_needs_no_room_on_the_disk(
+    config: ShapeConfig, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(plan: OutputPlan) -> None:
+        raise DoesNotFit(plan.path.name, "no room")
+
+    known = measured(config, machine, Reader())
+    monkeypatch.setattr("amalia_bench.shape.check_disk", full)
+    assert list(measure_shape(config, machine, BIG, opener=Reader(), known=known)) == known
+    with pytest.raises(DoesNotFit, match=r"petite-Q4_K_M\.gguf"):
+        list(measure_shape(config, machine, BIG, opener=Reader(), known=known[:3]))
+
+
 def test_what_is_known_of_another_geometry_is_measured(config: ShapeConfig, machine: Machine, tmp_path: Path) -> None:
     known, again = measured(config, machine, Reader()), Reader()
     small_shape(tmp_path, num_hidden_layers=3)
@@ -194,6 +210,13 @@ def test_of_a_machine_without_a_memory_nothing_is_said_of_what_fits() -> None:
 def test_an_efficiency_above_one_came_from_a_cache_and_counts_as_one() -> None:
     body = predict(ShapeConfig("amalia-9b"), "Q4_K_M", Target("kiosk", 30.0), (1.4, 0), source="a test")
     assert body["efficiency"] == 1
+
+
+def test_where_a_gpu_has_the_layers_there_is_no_efficiency_to_predict_with(config: ShapeConfig) -> None:
+    gpu = BackendDevice("CUDA0", "a GPU", "gpu", 24 * 10**9, 24 * 10**9)
+    check_predictable(config, BIG)
+    with pytest.raises(UsageError, match="a GPU has some of the layers; give one: --efficiency"):
+        check_predictable(config, dataclasses.replace(BIG, gpus=(gpu,)))
 
 
 @pytest.mark.parametrize("efficiency", [0.0, -0.5, float("nan"), float("inf")])

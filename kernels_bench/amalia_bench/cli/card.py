@@ -7,10 +7,9 @@ import click
 
 from amalia_bench import records
 from amalia_bench.card import Provenance, missing, model_card, of_header
+from amalia_bench.cli.report import write_shared
 from amalia_edge import __version__
 from amalia_edge.console import emit
-from amalia_edge.errors import UsageError
-from amalia_edge.whole_file import write_whole
 
 
 @click.command()
@@ -50,7 +49,7 @@ def card(
     provenance = dataclasses.replace(_told(source), **{name: value for name, value in given.items() if value})
     text, lacking = model_card(rows, provenance, model), missing(provenance)
     if output is not None:
-        _write(output, text)
+        write_shared(output, text.encode())
     if as_json:
         emit("bench card", {"written": str(output) if output else None, "card": text, "missing": lacking})
         return 0
@@ -70,13 +69,3 @@ def _told(source: str | None) -> Provenance:
     from amalia_edge.store import find
 
     return of_header(read_header(find(source)))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_whole(path, text.encode())
-        path.chmod(0o644)
-    except OSError as problem:
-        raise UsageError(
-            str(path), problem.strerror or "cannot be written", "name a file in a folder that is there"
-        ) from None

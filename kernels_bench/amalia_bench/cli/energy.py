@@ -19,7 +19,7 @@ from amalia_bench.thermal import Thermometer
 from amalia_bench.workload import open_load
 from amalia_edge import __version__
 from amalia_edge.console import emit, emit_failure, err, progress
-from amalia_edge.errors import AmaliaError, UsageError
+from amalia_edge.errors import AmaliaError
 from amalia_edge.load_config import LoadConfig
 from amalia_edge.machine import answers
 from amalia_edge.store import find
@@ -31,17 +31,17 @@ MOST_ALARMS = 3  # shown; a record holds them all
 INTERRUPTED = 130
 
 
-def _length(name: str, variable: str, default: float, told: str) -> Callable[[Any], Any]:
-    return click.option(name, variable, default=default, metavar="N", show_default=True, help=told)
+def _length(*names: str, default: float, told: str) -> Callable[[Any], Any]:
+    return click.option(*names, default=default, metavar="N", show_default=True, help=told)
 
 
 @click.command()
 @click.argument("model")
-@_length("--seconds", "seconds", EnergyConfig.seconds, "Seconds each test is measured.")
-@_length("--idle", "idle_s", EnergyConfig.idle_s, "Seconds of idling before, which are subtracted.")
-@_length("--warm-up", "warm_up_s", EnergyConfig.warm_up_s, "Seconds of each test that are left out.")
-@_length("--n-prompt", "prompt", EnergyConfig.prompt, "Length of the prompts, tokens; 0: none.")
-@_length("--n-gen", "generated", EnergyConfig.generated, "Length of the answers, tokens; 0: none.")
+@_length("--seconds", default=EnergyConfig.seconds, told="Seconds each test is measured.")
+@_length("--idle", "idle_s", default=EnergyConfig.idle_s, told="Seconds of idling before, which are subtracted.")
+@_length("--warm-up", "warm_up_s", default=EnergyConfig.warm_up_s, told="Seconds of each test that are left out.")
+@_length("-p", "--n-prompt", "prompt", default=EnergyConfig.prompt, told="Length of the prompts, tokens; 0: none.")
+@_length("-n", "--n-gen", "generated", default=EnergyConfig.generated, told="Length of the answers, tokens; 0: none.")
 @click.option(
     "-t", "--threads", type=int, envvar="LLAMA_ARG_THREADS", show_envvar=True, help="Threads. [default: physical cores]"
 )
@@ -66,11 +66,9 @@ def energy(model: str, wanted: str, root: Path, file: Path | None, resume: bool,
     """Measure the joules MODEL takes for a token, reading and writing, beyond an idle machine."""
     load = LoadConfig(threads=settings.pop("threads"), gpu_layers=settings.pop("gpu_layers"))
     config, path = EnergyConfig(load=load, **settings), find(model)
-    if resume and file is None:
-        raise UsageError("--resume", "no file to go on from", "give --records FILE too")
     sources = _sources(root, wanted)
     machine, identity = this_machine(root), identify(path)
-    kept = records.read(file) if resume and file is not None and file.exists() else []
+    kept = records.take_up(file, resume)
     rows = [row for row in kept if _same(row, config, machine, identity, sources)]
     cases = [case for case in config.cases if case.name not in [row["test"] for row in rows]]
     stopped: BaseException | None = None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,18 @@ import click
 from rich.console import Console
 
 from amalia_bench import kernels_table
+from amalia_bench.cli.report import write_shared
 from amalia_bench.kernels import OPERATIONS, Bench, Kernel, KernelsConfig, Task, tasks
 from amalia_bench.machine import Library, Machine, loaded_library, this_machine
 from amalia_bench.matrices import model_matrices
-from amalia_bench.records import Row, append, read, record
+from amalia_bench.records import Row, append, record, take_up
 from amalia_convert.blocks import BlockType, find_block
 from amalia_edge import __version__
 from amalia_edge.console import emit, emit_failure, progress
-from amalia_edge.errors import BenchError, UsageError
+from amalia_edge.errors import AmaliaError, BenchError, UsageError
 
 SHAPE = "amalia-9b"
+DRAWN = ("mat_vec", "mat_mat")  # below the roofline
 
 
 @click.command()
@@ -49,20 +52,21 @@ def kernels(shape: str, records: Path | None, resume: bool, plot: Path | None, a
     """Measure each block type's kernels at a model's shapes, against what this machine can give."""
     matrices, own_types = model_matrices(shape)
     config = _config(settings, own_types)
-    if resume and records is None:
-        raise UsageError("--resume", "no --records", "give the file to go on with: --records FILE")
-    if plot and plot.suffix not in (".svg", ".png"):
-        raise UsageError(f"--plot {plot.name}", "neither .svg nor .png", "end the name in one of them")
+    if plot:
+        _check_plot(plot, config.operations)
     machine = this_machine()
+    held = take_up(records, resume)
     with Bench(config) as bench:
         log = _Log(records, shape, machine, loaded_library())
         wanted = tasks(config, matrices)
-        if resume:
-            log.take_up(bench, wanted)
+        log.take_up(held, bench, wanted)
         known = {_key(kernel) for kernel in log.kernels}
         try:
             _measure(bench, [task for task in wanted if _key(task) not in known], log)
-        except KeyboardInterrupt:
+        except (AmaliaError, KeyboardInterrupt) as stopped:  # what came before it is true
+            if as_json and isinstance(stopped, AmaliaError):
+                emit_failure("bench kernels", stopped, _result(log))
+                return stopped.exit_code
             _show(log, bench, as_json)
             raise
         wrong = _wrong(log.kernels)
@@ -95,11 +99,11 @@ class _Log:
             append(self._file, row)
         return row
 
-    def take_up(self, bench: Bench, wanted: Sequence[Task]) -> None:
-        """Take over what is wanted and in the file already, of this machine, library, device and number of threads."""
+    def take_up(self, held: Sequence[Row], bench: Bench, wanted: Sequence[Task]) -> None:
+        """Take over what is wanted and held already, of this machine, library, device and number of threads."""
         library, keys = json.loads(json.dumps(dataclasses.asdict(self._library))), set(map(_key, wanted))
         here = library, self.machine.cpu, bench.backend.name, bench.threads
-        for row in read(self._file) if self._file and self._file.is_file() else []:
+        for row in held:
             if row["kind"] == "kernels":
                 there = row["library"], row["machine"]["cpu"], row["device"], row["threads"]
                 if there == here and _key(_kernel(row)) in keys:
@@ -152,13 +156,23 @@ def _result(log: _Log) -> dict[str, Any]:
     return {"machine": dataclasses.asdict(log.machine), "rows": log.rows}
 
 
+def _check_plot(file: Path, operations: Sequence[str]) -> None:
+    """Refuse what could not be drawn or written, before minutes of measuring."""
+    if file.suffix not in (".svg", ".png"):
+        raise UsageError(f"--plot {file.name}", "neither .svg nor .png", "end the name in one of them")
+    if not set(DRAWN) & set(operations):
+        raise UsageError("--plot", "nothing to draw", f"measure one of {', '.join(DRAWN)} too")
+    if not os.access(file.parent, os.W_OK) or not file.parent.is_dir():
+        raise UsageError(f"--plot {file}", "no folder one can write to", "name a file in a folder that is there")
+
+
 def _draw(rows: Sequence[Row], file: Path) -> None:
     from amalia_bench.pictures import pictures
 
     drawn = next((picture for picture in pictures(rows) if picture.name == "roofline"), None)
-    if drawn is None:
-        raise UsageError("--plot", "nothing to draw", "measure mat_vec or mat_mat too")
-    file.write_bytes(drawn.png() if file.suffix == ".png" else drawn.alone())
+    if drawn is None:  # the device has no kernel for any of these types
+        raise BenchError(f"--plot {file.name}", "nothing to draw", "measure other types: --type Q8_0,Q4_K")
+    write_shared(file, drawn.png() if file.suffix == ".png" else drawn.alone())
 
 
 def _wrong(found: Sequence[Kernel]) -> BenchError | None:

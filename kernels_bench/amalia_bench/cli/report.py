@@ -25,7 +25,7 @@ PAGE = "report.html"
     metavar="FILE",
     help=f"The page, or Markdown where FILE ends in .md. [default: {PAGE}]",
 )
-@click.option("--md", "as_markdown", is_flag=True, help="Print Markdown.")
+@click.option("--md", "as_markdown", is_flag=True, help="Print Markdown; with --json, as `markdown` in the object.")
 @click.option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
@@ -48,18 +48,13 @@ def report(files: tuple[Path, ...], output: Path | None, as_markdown: bool, plot
         output = Path(PAGE)
     written = [*_write_output(made, rows, output), *_write_plots(rows, plots)]
     if as_json:
-        emit(
-            "bench report",
-            {
-                "title": made.title,
-                "sections": [section.name for section in made.sections],
-                "written": list(map(str, written)),
-            },
-        )
-    elif as_markdown:
+        sections = [section.name for section in made.sections]
+        told = {"title": made.title, "sections": sections, "written": list(map(str, written))}
+        emit("bench report", told | ({"markdown": markdown(made)} if as_markdown else {}))
+        return 0
+    if as_markdown:
         print(markdown(made), end="")
-    if not as_json:
-        click.echo(_advice(made, written), err=as_markdown)
+    click.echo(_advice(made, written), err=as_markdown)
     return 0
 
 
@@ -76,7 +71,7 @@ def _write_output(made: Report, rows: Sequence[records.Row], output: Path | None
             content = render(made, pictures(latest(rows)))
     else:
         raise UsageError(output.name, "neither .html nor .md", "name the page, as in -o report.html")
-    _write(output, content.encode())
+    write_shared(output, content.encode())
     return [output]
 
 
@@ -87,21 +82,24 @@ def _write_plots(rows: Sequence[records.Row], folder: Path | None) -> list[Path]
 
     written: list[Path] = []
     drawn = pictures(latest(rows))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UsageError(f"--plots {folder}", problem.strerror or "cannot be made", "name another folder") from None
     with progress("drawing", 2 * len(drawn), in_bytes=False) as bar:
         for picture in drawn:
             for path, content in (
                 (folder / f"{picture.name}.svg", picture.alone()),
                 (folder / f"{picture.name}.png", picture.png()),
             ):
-                _write(path, content)
+                write_shared(path, content)
                 written.append(path)
                 bar.advance(1)
     return written
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that others may read."""
+def write_shared(path: Path, content: bytes) -> None:
+    """Write a file that others may read, whole or not at all."""
     try:
         write_whole(path, content)
         path.chmod(0o644)

@@ -11,13 +11,16 @@ from rich.console import Console
 
 from amalia_bench.cli.speed import counts, shown
 from amalia_bench.machine import loaded_library, this_machine
-from amalia_bench.records import Row, append, read
+from amalia_bench.records import Row, append, take_up
 from amalia_bench.shape import (
     CONTEXTS,
     Room,
     ShapeConfig,
+    check_disks,
+    check_predictable,
     efficiency_of,
     fitting,
+    is_known,
     measure_shape,
     predict,
     prediction_record,
@@ -29,8 +32,9 @@ from amalia_bench.speed import SpeedConfig, trials
 from amalia_bench.speed_table import WIDTH
 from amalia_bench.synthetic import plan_synthetic
 from amalia_bench.target import Target, find_target
-from amalia_edge.console import emit, err, progress
-from amalia_edge.errors import UsageError
+from amalia_convert.level_table import find_level
+from amalia_edge.console import emit, emit_failure, err, progress
+from amalia_edge.errors import AmaliaError, UsageError
 from amalia_edge.host import this_host
 from amalia_edge.load_config import LoadConfig
 
@@ -139,34 +143,44 @@ def shape(
     only_plan, devices, efficiency = (settings.pop(name) for name in ("only_plan", "devices", "efficiency"))
     bandwidth, memory, resume = (settings.pop(name) for name in ("bandwidth", "memory", "resume"))
     targets = [find_target(name, bandwidth, memory) for name in devices]
-    if resume and keep is None:
-        raise UsageError("--resume", "no file of records named", "give it: --records FILE.jsonl")
     if (bandwidth or memory or efficiency) and not targets:
         raise UsageError("--bandwidth, --memory, --efficiency", "no --device named", "name the machine: --device NAME")
     if len(targets) > 1 and (bandwidth or memory):
         raise UsageError("--bandwidth, --memory", f"{len(targets)} devices named", "give them for one --device")
     load = LoadConfig(**{name: settings.pop(name) for name in ("threads", "cache_keys", "cache_values")})
+    levels = tuple(find_level(name).name for name in levels)
     config = ShapeConfig(shape, levels, contexts, SpeedConfig(load=load, **settings), folder)
     machine, host = this_machine(), this_host()
     found = rooms(shape_headers(config), contexts, host, load)
+    known = take_up(keep, resume)
+    measures = not only_plan and efficiency is None
+    predicts = targets if measures or efficiency is not None else []
+    if measures and predicts:
+        check_predictable(config, host)
     rows: list[Row] = []
     told: list[Row] = []
-    stopped = False
+    stopped: AmaliaError | KeyboardInterrupt | None = None
     try:
-        if not only_plan and efficiency is None:
-            known = read(keep) if resume and keep is not None and keep.exists() else []
+        if measures:
+            check_disks(config, machine, known)
             _measure(config, rows, keep, known)
-        for target in targets:
+        for target in predicts:
             told += _predictions(config, target, rows, efficiency)
-    except KeyboardInterrupt:
-        stopped = True
+    except (AmaliaError, KeyboardInterrupt) as reason:  # what was measured is shown before it
+        stopped = reason
+    if isinstance(stopped, AmaliaError) and not rows:
+        raise stopped
     for body in told:
-        if keep is not None:
-            append(keep, prediction_record(body, machine, loaded_library()))
+        prediction = prediction_record(body, machine, loaded_library())
+        if keep is not None and not is_known(prediction, known):
+            append(keep, prediction)
     said = advice(rows, told, found, config.name)
     if as_json:
         fits = {"memory": {room.level: room.memory for room in found}, "fits": fitting(found)}
         result = {"machine": dataclasses.asdict(machine), "rows": rows, "predictions": told, **fits, "advice": said}
+        if isinstance(stopped, AmaliaError):
+            emit_failure("bench shape", stopped, result)
+            return stopped.exit_code
         emit("bench shape", result)
     else:
         console = Console(width=WIDTH, highlight=False)
@@ -184,9 +198,10 @@ def shape(
             console.print()
             console.print(predictions_table(told))
         console.print(f"\n{said}", markup=False, soft_wrap=True)
-    if stopped:
+    if isinstance(stopped, KeyboardInterrupt):
         err.print("Stopped; the file is deleted, and what was measured is above.", markup=False)
-        raise KeyboardInterrupt
+    if stopped is not None:
+        raise stopped
     return 0
 
 
@@ -213,7 +228,7 @@ def _predictions(config: ShapeConfig, target: Target, rows: Sequence[Row], effic
         if efficiency is not None:
             yield predict(config, level, target, (efficiency, 0.0), source="given with --efficiency")
             continue
-        same = [row for row in rows if row["level"] == level.upper() and row["n_gen"] and not row["n_prompt"]]
+        same = [row for row in rows if row["level"] == level and row["n_gen"] and not row["n_prompt"]]
         reached = next((found for row in same if (found := efficiency_of(row))), None)
         if reached is None:
             raise UsageError(
@@ -225,4 +240,4 @@ def _predictions(config: ShapeConfig, target: Target, rows: Sequence[Row], effic
 
 def _listed(found: Sequence[Room], config: ShapeConfig) -> list[Room]:
     """Keep the levels that were asked for and the common ones: 24 lines would hide them."""
-    return [room for room in found if room.level in (*COMMON, *map(str.upper, config.levels))]
+    return [room for room in found if room.level in (*COMMON, *config.levels)]
