@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,15 @@ def test_it_agrees_with_its_own_samples(monkeypatch: pytest.MonkeyPatch) -> None
     assert min(found.samples_gbps) <= found.read_gbps <= max(found.samples_gbps)
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C as at a terminal: what runs in the background is deaf to it from its start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_an_interruption_waits_for_those_who_read(monkeypatch: pytest.MonkeyPatch) -> None:
     with Readers(1 << 20, 2) as readers:
         both, read = threading.Barrier(2), []

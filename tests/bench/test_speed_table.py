@@ -155,7 +155,13 @@ def test_json_is_a_bare_list_and_json_lines_are_its_rows(rows: list[dict[str, An
 
 
 def test_comma_separated_lines_tell_the_ratio_to_another_program(rows: list[dict[str, Any]]) -> None:
-    beside = {"program": "llama-bench", "name": "llama-bench b1", "ratio": 1.01, "ratio_stddev": 0.02, "figure": "avg_ts"}
+    beside = {
+        "program": "llama-bench",
+        "name": "llama-bench b1",
+        "ratio": 1.01,
+        "ratio_stddev": 0.02,
+        "figure": "avg_ts",
+    }
     told = speed_table.comma_separated([rows[0], rows[1] | {"against": beside}])
     found = [(row["against"], row["against_ratio"]) for row in csv.DictReader(io.StringIO(told))]
     assert found == [("", ""), ("llama-bench b1", "1.01")]
