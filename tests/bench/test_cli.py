@@ -14,7 +14,7 @@ from amalia_bench.machine import Machine
 from amalia_bench.records import Row, append, read
 from amalia_bench.speed import Surroundings
 from amalia_bench.speed_row import speed_record
-from amalia_edge.errors import ModelNotFound, UsageError
+from amalia_edge.errors import BenchError, ModelNotFound, UsageError
 
 from .conftest import IDENTITY, measurement
 
@@ -123,6 +123,28 @@ def test_every_measurement_is_in_the_file_of_records(tiny: Path, tmp_path: Path)
     assert read(keep) == rows
     assert rows[1]["read_gbps"] == 20
     assert rows[1]["roofline_share"] > 0
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_measurement(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("amalia_bench.speed_run.run_speed", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(BenchError, match="cannot be written"):
+        speed(str(tiny), "--records", str(tmp_path / "file" / "run.jsonl"))
+
+
+def test_an_error_is_told_beside_what_came_before_it(
+    tiny: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> Iterator[Row]:
+        yield speed_record(measurement(), machine, IDENTITY)
+        raise BenchError("toy", "too hot", "cool it")
+
+    monkeypatch.setattr("amalia_bench.speed_run.run_speed", failing)
+    done = speed(str(tiny), "--json")
+    told = json.loads(done.stdout)
+    assert (len(told["result"]["rows"]), told["error"]["found"], done.return_value) == (1, "too hot", 8)
 
 
 def test_resume_measures_only_what_is_missing(tiny: Path, tmp_path: Path) -> None:

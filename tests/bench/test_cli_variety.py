@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from amalia_bench import records
 from amalia_bench.cli import variety as command
 from amalia_bench.cli.door import bench
-from amalia_edge.errors import UsageError
+from amalia_edge.errors import BenchError, UsageError
 
 OWN = """class = "clitics"
 strength = "categorical"
@@ -78,6 +78,28 @@ def test_what_was_measured_is_appended_and_taken_over(tiny: Path, own: Path, tmp
 def test_resuming_needs_a_file(tiny: Path) -> None:
     with pytest.raises(UsageError, match="no --records FILE"):
         variety(str(tiny), "--resume")
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_measurement(
+    tiny: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(command, "measure_variety", lambda *_: pytest.fail("measured"))
+    with pytest.raises(BenchError, match="cannot be written"):
+        variety(str(tiny), "--pairs", str(own), "--records", str(tmp_path / "file" / "r.jsonl"))
+
+
+def test_an_error_is_told_beside_what_came_before_it(tiny: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = command.measure_variety
+
+    def failing(*words: Any) -> Any:
+        yield next(iter(measure(*words)))
+        raise BenchError("tiny", "NaN", "convert again")
+
+    monkeypatch.setattr(command, "measure_variety", failing)
+    done = variety(str(tiny), "--pairs", str(own), "-t", "1", "--json")
+    told = json.loads(done.output)
+    assert (len(told["result"]["rows"]), told["error"]["found"], done.return_value) == (1, "NaN", 8)
 
 
 def test_an_interrupt_keeps_what_was_measured(tiny: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,10 @@ def test_avg_ts_is_decode_alone_and_engine_ts_the_engine(machine: Machine) -> No
     assert row["avg_ts"] == 96
     assert row["stddev_ts"] == pytest.approx(45.2548)
     assert (row["engine_ts"], row["engine_stddev_ts"], row["samples_engine_ts"]) == (64, 0, [64, 64])
+
+
+def test_a_record_names_no_folder(machine: Machine) -> None:
+    assert speed_body(measurement(path=Path("models/toy-Q8_0.gguf")), machine)["model_filename"] == "toy-Q8_0.gguf"
 
 
 def test_times_are_whole_nanoseconds(machine: Machine) -> None:
