@@ -38,7 +38,7 @@ LEVELS_IMATRIX := IQ3_XS,IQ3_XXS,Q2_K_S,IQ2_M,IQ2_S,IQ2_XS,IQ2_XXS,IQ1_M,IQ1_S
 IMATRIX := build/fadinho.imatrix.gguf
 BENCH_ALL := $(BIN)/amalia bench all fadinho -r 20 --answers 50 -o $(RESULTS)
 
-bench: $(READY)  ## measure fadinho and two shapes here (an hour and a half); render kernels_bench/results and the README's table
+bench: $(READY)  ## measure fadinho and two shapes here (over an hour); render kernels_bench/results and the README's table
 	$(BIN)/amalia bench kernels --shape amalia-9b --records $(RESULTS)/kernels.jsonl --resume
 	for level in Q8_0 Q6_K Q4_K_M Q4_0; do $(BIN)/amalia bench shape eurollm-1.7b --level $$level -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done
 	for level in Q4_K_M Q8_0; do $(BIN)/amalia bench shape amalia-9b --level $$level -n 64 -r 3 --records $(RESULTS)/shapes.jsonl --resume || exit 1; done

@@ -68,7 +68,8 @@ def _made(source: str, levels: tuple[str, ...], importance: Path | None) -> list
     for path in (output.path for output in work.outputs if receipt_path(output.path).exists()):
         if read_receipt(path).importance != wanted:
             told = "with" if wanted is None else "without these"
-            raise UsageError(str(path), f"was made {told} importance data", "remove it: amalia rm")
+            name = ":".join(split_level(path.stem))
+            raise UsageError(str(path), f"was made {told} importance data", f"remove it: amalia rm {name}")
     missing = tuple(output.level.name for output in work.outputs if not output.path.exists())
     if missing:
         convert(replace(work.config, levels=missing))

@@ -72,7 +72,7 @@ def test_a_level_made_with_other_importance_data_is_not_taken_for_the_one_that_i
     collect_imatrix(ImatrixConfig(str(model), out=importance, chunk_size=32, chunks=2, threads=1))
     make_levels(EverythingConfig(str(model), ("Q4_0",), importance=importance))
     make_levels(EverythingConfig(str(model), ("Q4_0",), importance=importance))
-    with pytest.raises(UsageError, match="with importance data"):
+    with pytest.raises(UsageError, match="with importance data; remove it: amalia rm tiny:Q4_0"):
         make_levels(EverythingConfig(str(model), ("Q4_0",)))
 
 
